@@ -1,0 +1,1 @@
+"""The Admin API: the registry of backends."""

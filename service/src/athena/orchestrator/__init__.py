@@ -1,0 +1,1 @@
+"""The orchestrator: classify a query, then answer it."""

@@ -1,0 +1,40 @@
+"""One request on its way through the router, in the form in which it came."""
+
+from functools import cached_property
+
+from athena.router.dialects import codec
+from athena.router.types import Dialect, Operation, Request
+
+
+class Call:
+    """What a caller asked: `body` are the bytes it sent, in `dialect`; `request` is their neutral form, made on demand.
+
+    `model` and `stream` are known from the start: they are all that routing looks at. A call of the library has no
+    dialect and no body, only its neutral request.
+    """
+
+    def __init__(self, dialect: Dialect, operation: Operation, body: bytes) -> None:
+        """Look at the bytes only as far as routing needs; raises RequestRejectedError if they are no request at all."""
+        self.dialect: Dialect | None = dialect
+        self.operation = operation
+        self.body = body
+        self.model, self.stream = codec(dialect).peek(operation, body)
+
+    @classmethod
+    def of(cls, request: Request) -> "Call":
+        """Return the call of a program that uses the library and hands over the neutral request itself."""
+        call = cls.__new__(cls)
+        call.dialect = None
+        call.operation = request.operation
+        call.body = b""
+        call.model = request.model
+        call.stream = request.stream
+        call.__dict__["request"] = request
+        return call
+
+    @cached_property
+    def request(self) -> Request:
+        """The neutral form; raises RequestRejectedError, with the field at fault, where the body does not hold."""
+        if self.dialect is None:
+            raise AssertionError("a library call is made with its request")
+        return codec(self.dialect).decode_request(self.operation, self.body)

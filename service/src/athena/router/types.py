@@ -1,0 +1,160 @@
+"""The router's words: backends and routes, what a caller asks, what an engine answers.
+
+A *dialect* is one of the two wire formats that callers and engines speak: OpenAI's or Ollama's. `Request`, the events and
+`Usage` are the neutral form between them; a request whose caller and engine speak the same dialect never takes it.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+
+class BackendType(StrEnum):
+    """The engine type of a backend; `auto` is MLX at its endpoint with the default Ollama behind it."""
+
+    OLLAMA = "ollama"
+    MLX = "mlx"
+    AUTO = "auto"
+    OPENAI = "openai"
+
+
+class Dialect(StrEnum):
+    """A wire format of requests, replies and streams."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+
+
+class Operation(StrEnum):
+    """What is asked of a model: to continue a prompt, or to answer a conversation."""
+
+    GENERATE = "generate"
+    CHAT = "chat"
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the registry, as the Admin API gives it. `id` is None for the default Ollama, which has no row.
+
+    `priority`: the lowest is tried first. `weight`: the share among equals of one priority; 0 takes no share but still
+    stands in when the others fail. `timeout_seconds` bounds a whole reply, or the wait for a stream's first token.
+    """
+
+    model_name: str
+    backend_type: BackendType
+    endpoint_url: str
+    id: int | None = None
+    enabled: bool = True
+    max_tokens: int = 2048
+    temperature_default: float = 0.7
+    timeout_seconds: int = 60
+    priority: int = 0
+    weight: int = 1
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The registry at one version: for each model name its backends, disabled ones included, in the registry's order.
+
+    `complete` says that a model that is not here has no backend; otherwise it has merely not been looked up.
+    """
+
+    version: int
+    routes: Mapping[str, tuple[Backend, ...]]
+    complete: bool
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine to try: an `auto` backend yields two. `engine` is never `auto`."""
+
+    backend: Backend
+    engine: BackendType
+    endpoint_url: str
+
+
+class ToolCall(msgspec.Struct, kw_only=True):
+    """A call of a tool by the model. `arguments` is JSON text, as OpenAI has it; Ollama has an object there."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One turn of a conversation. `images` are base64 without a prefix."""
+
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: list[str] = []
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+
+
+class Sampling(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How to sample. None means that the caller did not say; the backend's defaults then hold where it has any."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repeat_penalty: float | None = None
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """What a caller asks, in neither dialect. `prompt` and `system` belong to generate, `messages` to chat.
+
+    `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool objects,
+    which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds fields of
+    the caller's dialect that have no neutral word; an encoder passes on those that its own dialect knows.
+    """
+
+    operation: Operation
+    model: str
+    stream: bool = False
+    prompt: str = ""
+    system: str | None = None
+    messages: list[Message] = []
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    tools: list[dict[str, Any]] = []
+    response_schema: dict[str, Any] | None = None
+    include_usage: bool = False
+    extra: dict[str, Any] = {}
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of tokens and, where the engine says so, the seconds spent reading the prompt and writing the reply."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    load_seconds: float | None = None
+    prompt_seconds: float | None = None
+    completion_seconds: float | None = None
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """The next piece of a reply. A keep-alive or an empty role announcement is no delta."""
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """The proper end of a reply: the engine's end mark was seen. A reply that ends without one has failed."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event = Delta | Finish

@@ -1,0 +1,77 @@
+"""Settings of the processes, read from the environment; a secret never has a default.
+
+Each process reads the one class that it needs, once, at its start, and hands the values on.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _without_trailing_slash(url: str) -> str:
+    return url.rstrip("/")
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+"), AfterValidator(_without_trailing_slash)]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+
+class DatabaseSettings(_Settings):
+    """`DATABASE_URL`: `postgresql://USER:PASSWORD@HOST:PORT/NAME`, as every PostgreSQL tool takes it."""
+
+    database_url: SecretStr
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://; PostgreSQL is the only database")
+        return url
+
+
+class AdminSettings(DatabaseSettings):
+    """What the Admin API needs: the database and what its bearer tokens are checked against.
+
+    `admin_api_token` is the one static token of an installation; `jwt_secret` signs the personal tokens that
+    `athena token` makes. At least one of the two is needed for anybody to get in.
+    """
+
+    admin_api_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    jwt_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+
+
+class ClientSettings(_Settings):
+    """How to reach the Admin API, for the CLI and for the router's configuration."""
+
+    admin_api_url: Url = "http://localhost:8080"
+    admin_api_token: SecretStr | None = None
+
+
+class RouterSettings(ClientSettings):
+    """What every process that routes prompts needs.
+
+    `ollama_url` is the default backend of a model that has none; `router_state_file` keeps the last known configuration
+    across restarts (none: in memory only).
+    """
+
+    ollama_url: Url = "http://localhost:11434"
+    router_state_file: Path | None = None
+    config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class OrchestratorSettings(RouterSettings):
+    """What the orchestrator needs besides: Redis for conversations, and its table of intents (none: the packaged one)."""
+
+    redis_url: str | None = None
+    orchestrator_intents_file: Path | None = None
+
+
+class LogSettings(_Settings):
+    """`LOG_LEVEL`: debug, info, warning or error."""
+
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"

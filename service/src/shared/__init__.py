@@ -1,0 +1,1 @@
+"""Import paths that callers already use; they re-export the package `athena`."""
