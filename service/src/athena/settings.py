@@ -65,7 +65,7 @@ class RouterSettings(ClientSettings):
 
 
 class OrchestratorSettings(RouterSettings):
-    """What the orchestrator needs besides: Redis for conversations, and its table of intents (none: the packaged one)."""
+    """What the orchestrator needs besides: Redis for conversations, and a table of intents (none: the packaged one)."""
 
     redis_url: str | None = None
     orchestrator_intents_file: Path | None = None

@@ -1,7 +1,7 @@
 """The router's words: backends and routes, what a caller asks, what an engine answers.
 
-A *dialect* is one of the two wire formats that callers and engines speak: OpenAI's or Ollama's. `Request`, the events and
-`Usage` are the neutral form between them; a request whose caller and engine speak the same dialect never takes it.
+A *dialect* is one of the two wire formats that callers and engines speak: OpenAI's or Ollama's. `Request`, the events
+and `Usage` are the neutral form between them; a request whose caller and engine speak the same dialect never takes it.
 """
 
 from collections.abc import Mapping
@@ -110,9 +110,9 @@ class Sampling(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Request(msgspec.Struct, kw_only=True):
     """What a caller asks, in neither dialect. `prompt` and `system` belong to generate, `messages` to chat.
 
-    `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool objects,
-    which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds fields of
-    the caller's dialect that have no neutral word; an encoder passes on those that its own dialect knows.
+    `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool
+    objects, which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds
+    fields of the caller's dialect that have no neutral word; an encoder passes on those that its own dialect knows.
     """
 
     operation: Operation

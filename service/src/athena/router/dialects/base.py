@@ -13,8 +13,8 @@ class StreamReader(Protocol):
     def feed(self, data: bytes) -> Sequence[Event]:
         """Return the events that these bytes complete.
 
-        Raises BackendError where the engine reports an error in the stream (Ollama does so under status 200) or the bytes
-        are not the dialect.
+        Raises BackendError where the engine reports an error in the stream (Ollama does so under status 200) or the
+        bytes are not the dialect.
         """
         ...
 
@@ -29,13 +29,13 @@ class StreamWatch(Protocol):
     def feed(self, data: bytes) -> bool:
         """Return whether a token has been seen so far; until then the bytes are held back.
 
-        Before the first token every line is read, and BackendError is raised as by StreamReader; after it only as much as
-        finding an error or the end takes.
+        Before the first token every line is read, and BackendError is raised as by StreamReader; after it only as much
+        as finding an error or the end takes.
         """
         ...
 
     def end(self) -> Usage | None:
-        """Return the usage of the last event, if it had any; raises BackendError(EMPTY) unless the end mark was seen."""
+        """Return the last event's usage, if it had any; raises BackendError(EMPTY) unless the end mark was seen."""
         ...
 
 
