@@ -7,19 +7,21 @@ from athena.router.call import Call
 from athena.router.engines.base import Engine
 from athena.router.figures import Figures
 from athena.router.snapshot import Configuration
-from athena.router.types import BackendType, Event, Target
+from athena.router.types import BackendType, Event, Target, Usage
 from athena.router.upstream import UpstreamClient
 
 
 class OpenReply:
     """A reply that has begun: whoever holds it reads either `raw()` or `events()`, once, and calls `aclose()` at last.
 
-    `passthrough` says which of the two. `content_type` is that of the raw bytes, as the engine gave it.
+    `passthrough` says which of the two. `content_type` is that of the raw bytes, as the engine gave it. `usage` is known
+    once either has been read to its end, None where the engine did not count (the proxy's metrics read it).
     """
 
     target: Target
     passthrough: bool
     content_type: str
+    usage: Usage | None
 
     def raw(self) -> AsyncIterator[bytes]:
         """Yield the engine's bytes as they are, the first ones included; raises StreamBrokenError if they break off."""
