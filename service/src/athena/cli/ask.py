@@ -1,0 +1,83 @@
+"""`athena ask`: one question to a model, straight through the router library."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from athena.cli.environment import load
+from athena.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from athena.router.services import RouterServices
+    from athena.router.types import Finish, Request, Target
+    from athena.settings import RouterSettings
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str | None, typer.Option(help="The model; without it the registry's first enabled one.")] = None,
+    system: Annotated[str | None, typer.Option(help="Instructions for the model.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the answer at most.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Say on standard error who answered, and how fast.")] = False,
+) -> None:
+    """Print a model's answer as it arrives. Finding the first enabled model needs ADMIN_API_TOKEN."""
+    from athena.router.types import Message, Operation, Request, Sampling
+    from athena.settings import RouterSettings
+
+    messages = [Message(role="system", content=system)] if system is not None else []
+    messages.append(Message(role="user", content=question))
+    request = Request(
+        operation=Operation.CHAT,
+        model=model or "",
+        stream=True,
+        messages=messages,
+        sampling=Sampling(max_tokens=max_tokens),
+        include_usage=True,
+    )
+    asyncio.run(_stream(load(RouterSettings), request, stats=stats))
+
+
+async def _stream(settings: "RouterSettings", request: "Request", *, stats: bool) -> None:
+    from athena.router.call import Call
+    from athena.router.services import RouterServices
+    from athena.router.types import Delta
+
+    async with RouterServices(settings) as services:
+        request.model = request.model or _first_model(services)
+        began = time.monotonic()
+        reply = await services.dispatcher.open(Call.of(request))
+        first = time.monotonic() - began
+        try:
+            async for event in reply.events():
+                if isinstance(event, Delta):
+                    typer.echo(event.text, nl=False)
+                    continue
+                typer.echo()
+                if stats:
+                    _report(request.model, reply.target, event, first=first, total=time.monotonic() - began)
+        finally:
+            await reply.aclose()
+
+
+def _first_model(services: "RouterServices") -> str:
+    from athena.router.models import first_enabled
+
+    snapshot = services.configuration.snapshot
+    if not snapshot.complete:
+        raise NotFoundError("the registry's models are not known (is ADMIN_API_TOKEN set, and right?): name a --model")
+    model = first_enabled(snapshot)
+    if model is None:
+        raise NotFoundError("no enabled backend in the registry: `athena backends add` makes one, or name a --model")
+    return model
+
+
+def _report(model: str, target: "Target", finish: "Finish", *, first: float, total: float) -> None:
+    usage = finish.usage
+    seconds = usage.completion_seconds or max(total - first, 1e-6)
+    typer.echo(
+        f"{model} by {target.engine} at {target.endpoint_url}: first token after {first:.2f} s,"
+        f" {usage.completion_tokens} tokens in {total:.2f} s, {usage.completion_tokens / seconds:.1f} tokens/s",
+        err=True,
+    )

@@ -1,0 +1,167 @@
+"""`athena backends`: the registry, over the Admin API of ADMIN_API_URL."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from athena.cli.environment import load
+
+if TYPE_CHECKING:
+    from athena.cli.registry_client import RegistryClient
+
+backends = typer.Typer(
+    name="backends",
+    help="List and change the backends of the registry. Needs ADMIN_API_URL and ADMIN_API_TOKEN.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+FIELDS: dict[str, Callable[[str], Any]] = {
+    "model_name": str,
+    "backend_type": str,
+    "endpoint_url": str,
+    "enabled": _truth,
+    "max_tokens": int,
+    "temperature_default": float,
+    "timeout_seconds": int,
+    "description": str,
+    "priority": int,
+    "weight": int,
+}
+COLUMNS = (
+    ("ID", "id"),
+    ("MODEL", "model_name"),
+    ("TYPE", "backend_type"),
+    ("ENDPOINT", "endpoint_url"),
+    ("ENABLED", "enabled"),
+    ("PRIORITY", "priority"),
+    ("WEIGHT", "weight"),
+    ("TOKENS/S", "avg_tokens_per_sec"),
+    ("LATENCY_MS", "avg_latency_ms"),
+    ("REQUESTS", "total_requests"),
+    ("ERRORS", "total_errors"),
+)
+
+TokenFile = Annotated[Path | None, typer.Option(help="A file with the token, in place of ADMIN_API_TOKEN.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BackendId = Annotated[int, typer.Argument(metavar="ID", min=1)]
+
+
+@backends.command("list")
+def list_(
+    enabled_only: Annotated[bool, typer.Option("--enabled-only", help="Leave out disabled ones.")] = False,
+    as_json: AsJson = False,
+    token_file: TokenFile = None,
+) -> None:
+    """Show every backend with its running figures."""
+    _show(_client(token_file).list(enabled_only=enabled_only), as_json=as_json)
+
+
+@backends.command()
+def add(
+    model: Annotated[str, typer.Argument(help="The model's name, as callers say it.")],
+    *,
+    backend_type: Annotated[str, typer.Option("--type", help="ollama, mlx, auto or openai.")],
+    endpoint_url: Annotated[str, typer.Option("--url", help="Where the engine listens: http://HOST:PORT.")],
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a reply where the caller does not say.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature where the caller does not say.")] = None,
+    timeout: Annotated[int | None, typer.Option(help="Seconds for a reply, or for a stream's first token.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Place in the model's route; the lowest is first.")] = None,
+    weight: Annotated[int | None, typer.Option(help="Share among backends of the same priority.")] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Register it without using it yet.")] = False,
+    as_json: AsJson = False,
+    token_file: TokenFile = None,
+) -> None:
+    """Register a backend. A second one of a model needs --priority or --weight."""
+    fields = {
+        "model_name": model,
+        "backend_type": backend_type,
+        "endpoint_url": endpoint_url,
+        "max_tokens": max_tokens,
+        "temperature_default": temperature,
+        "timeout_seconds": timeout,
+        "description": description,
+        "priority": priority,
+        "weight": weight,
+        "enabled": not disabled,
+    }
+    said = {name: value for name, value in fields.items() if value is not None}
+    _show([_client(token_file).add(said)], as_json=as_json)
+
+
+@backends.command("set")
+def set_(
+    backend_id: BackendId,
+    changes: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE…", help=f"Fields: {', '.join(FIELDS)}.")],
+    as_json: AsJson = False,
+    token_file: TokenFile = None,
+) -> None:
+    """Change fields of a backend; the others stay as they are."""
+    fields = dict(_change(change) for change in changes)
+    _show([_client(token_file).set(backend_id, fields)], as_json=as_json)
+
+
+@backends.command()
+def toggle(backend_id: BackendId, as_json: AsJson = False, token_file: TokenFile = None) -> None:
+    """Disable an enabled backend, enable a disabled one."""
+    _show([_client(token_file).toggle(backend_id)], as_json=as_json)
+
+
+@backends.command()
+def rm(backend_id: BackendId, token_file: TokenFile = None) -> None:
+    """Delete a backend; its model is then served by the rest of its route, or by the default Ollama."""
+    _client(token_file).remove(backend_id)
+    typer.echo(f"removed backend {backend_id}")
+
+
+def _client(token_file: Path | None) -> "RegistryClient":
+    from athena.cli.registry_client import RegistryClient
+    from athena.settings import ClientSettings
+
+    return RegistryClient(load(ClientSettings), token_file)
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not FIELD=VALUE")
+    if name not in FIELDS:
+        raise typer.BadParameter(f"no field {name!r}; there are {', '.join(FIELDS)}")
+    try:
+        return name, FIELDS[name](value)
+    except ValueError:
+        kind = {int: "a whole number", float: "a number"}.get(FIELDS[name], "true or false")  # type: ignore[call-overload]
+        raise typer.BadParameter(f"{name} takes {kind}, not {value!r}") from None
+
+
+def _show(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    lines = [[title for title, _ in COLUMNS]]
+    lines += [[_cell(row.get(name)) for _, name in COLUMNS] for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.1f}"
+    return str(value)

@@ -1,0 +1,45 @@
+"""Settings as a command reads them: from the environment, and with a line for each that does not hold."""
+
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+    Settings = TypeVar("Settings", bound=BaseSettings)
+else:
+    Settings = TypeVar("Settings")
+
+WRONG_SETTINGS = 2
+
+EXPECTED = {
+    "database_url": "postgresql://USER:PASSWORD@HOST:PORT/NAME",
+    "admin_api_token": "the installation's token, at least 16 characters",
+    "jwt_secret": "a random secret of at least 32 characters, for example from `openssl rand -hex 32`",
+    "admin_api_url": "the Admin API's address, such as http://localhost:8080",
+    "ollama_url": "the default Ollama's address, such as http://localhost:11434",
+    "router_state_file": "a path that this process may write",
+    "config_cache_seconds": "a number of seconds above 0 and at most 3600",
+    "redis_url": "redis://HOST:PORT/DB",
+    "orchestrator_intents_file": "the path of a table of intents",
+    "log_level": "debug, info, warning or error",
+}
+
+
+def load(settings: type[Settings]) -> Settings:
+    """Return the settings of this class; end the command with status 2 and a line per variable that is wrong.
+
+    The value of a variable is never shown: it may be a secret.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return settings()
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            name = str(fault["loc"][0]) if fault["loc"] else "settings"
+            wrong = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+            remedy = f"; set it to {EXPECTED[name]}" if name in EXPECTED else ""
+            typer.echo(f"{name.upper()}: {wrong}{remedy}", err=True)
+        raise typer.Exit(WRONG_SETTINGS) from None

@@ -1,0 +1,92 @@
+"""The Admin API as the command line talks to it."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from athena.errors import (
+    AthenaError,
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from athena.settings import ClientSettings
+
+PATH = "/api/llm-backends"
+TIMEOUT_SECONDS = 15.0
+_ERRORS: dict[int, type[AthenaError]] = {
+    error.status: error
+    for error in (UnauthorizedError, ForbiddenError, NotFoundError, ConflictError, InvalidInputError, UnavailableError)
+}
+
+
+class RegistryClient:
+    """The registry's operations; every failure is an AthenaError with the Admin API's own words."""
+
+    def __init__(self, settings: ClientSettings, token_file: Path | None = None) -> None:
+        """Take the token from `token_file` if there is one, else from ADMIN_API_TOKEN; raises UnauthorizedError."""
+        self._url = settings.admin_api_url
+        token = settings.admin_api_token.get_secret_value() if settings.admin_api_token is not None else ""
+        if token_file is not None:
+            try:
+                token = token_file.read_text().strip()
+            except OSError as error:
+                raise UnauthorizedError(f"cannot read the token file {token_file}: {error.strerror}") from None
+        if not token:
+            raise UnauthorizedError("no token for the Admin API: set ADMIN_API_TOKEN or name a --token-file")
+        if not token.isascii() or not token.isprintable():
+            raise UnauthorizedError("the token for the Admin API holds characters that no token has")
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def list(self, *, enabled_only: bool = False) -> list[dict[str, Any]]:
+        """Return every backend, in the registry's order."""
+        backends: list[dict[str, Any]] = self._call(
+            "GET", PATH, params={"enabled_only": "true"} if enabled_only else None
+        )
+        return backends
+
+    def add(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Create a backend and return it."""
+        backend: dict[str, Any] = self._call("POST", PATH, json=fields)
+        return backend
+
+    def set(self, backend_id: int, fields: dict[str, Any]) -> dict[str, Any]:
+        """Change these fields of a backend and return it whole."""
+        backend: dict[str, Any] = self._call("PUT", f"{PATH}/{backend_id}", json=fields)
+        return backend
+
+    def toggle(self, backend_id: int) -> dict[str, Any]:
+        """Enable a disabled backend or disable an enabled one, and return it."""
+        backend: dict[str, Any] = self._call("POST", f"{PATH}/{backend_id}/toggle")
+        return backend
+
+    def remove(self, backend_id: int) -> None:
+        """Delete a backend."""
+        self._call("DELETE", f"{PATH}/{backend_id}")
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            answer = httpx.request(
+                method, self._url + path, headers=self._headers, timeout=TIMEOUT_SECONDS, trust_env=False, **arguments
+            )
+            if answer.is_success:
+                return answer.json() if answer.content else None
+        except (httpx.HTTPError, ValueError) as error:
+            raise UnavailableError(f"no answer from the Admin API at {self._url}: {error}") from None
+        raise _error(answer)
+
+
+def _error(answer: httpx.Response) -> AthenaError:
+    """Return the error that a problem object describes, with the field at fault in front of its sentence."""
+    try:
+        problem = answer.json()
+        detail = str(problem["detail"])
+        faults = problem.get("errors") or []
+        sentence = "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults) or detail
+    except (ValueError, TypeError, KeyError, AttributeError):
+        sentence = f"{answer.url} answered {answer.status_code} with no problem object: is it the Admin API?"
+    return _ERRORS.get(answer.status_code, AthenaError)(sentence)

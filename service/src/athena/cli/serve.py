@@ -1,0 +1,85 @@
+"""`athena serve`: one process of the system, as an HTTP server."""
+
+import signal
+import socket
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from athena.cli.environment import load
+from athena.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Role(StrEnum):
+    """The processes that the package can be."""
+
+    ADMIN = "admin"
+    PROXY = "proxy"
+    ORCHESTRATOR = "orchestrator"
+
+
+DEFAULT_PORT = {Role.ADMIN: 8080, Role.PROXY: 8100, Role.ORCHESTRATOR: 8001}
+
+
+def serve(
+    role: Annotated[Role, typer.Argument(help="Which process to be.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8080, 8100 or 8001 by role; 0: any.")] = None,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
+) -> None:
+    """Run the Admin API, the model proxy or the orchestrator in the foreground until SIGTERM or Ctrl-C.
+
+    Settings come from the environment; logs are JSON lines on standard output.
+    """
+    # Until uvicorn has its handlers, and again when it hands the signal back after its graceful end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from athena.observability import logs
+    from athena.settings import LogSettings
+
+    level = load(LogSettings).log_level
+    make = _application(role)
+    listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
+
+    from athena.cli import http_server
+
+    logs.configure(role.value, level)
+    http_server.run(make(), listener, grace=grace)
+
+
+def _application(role: Role) -> "Callable[[], Any]":
+    """Read the role's settings, and return what makes its application."""
+    from athena import settings
+
+    match role:
+        case Role.ADMIN:
+            from athena.admin.app import create_app as create_admin
+
+            admin = load(settings.AdminSettings)
+            return lambda: create_admin(admin)
+        case Role.PROXY:
+            from athena.proxy.app import create_app as create_proxy
+
+            proxy = load(settings.RouterSettings)
+            return lambda: create_proxy(proxy)
+        case Role.ORCHESTRATOR:
+            from athena.orchestrator.app import create_app as create_orchestrator
+
+            orchestrator = load(settings.OrchestratorSettings)
+            return lambda: create_orchestrator(orchestrator)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; raises UnavailableError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UnavailableError(f"cannot listen on {host}:{port}: {error.strerror}; --port names another") from None
+    return listener
