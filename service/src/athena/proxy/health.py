@@ -1,0 +1,40 @@
+"""Whether the proxy can serve, and on what configuration."""
+
+from athena.proxy.http import Answer, json_answer
+from athena.proxy.models import Models
+from athena.router.snapshot import Configuration
+
+HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
+
+
+async def health(configuration: Configuration, models: Models) -> Answer:
+    """Return the answer of /health: 503 only if there is nothing at all to serve from."""
+    snapshot = configuration.snapshot
+    enabled = sum(1 for backends in snapshot.routes.values() if any(backend.enabled for backend in backends))
+    if configuration.reachable:
+        registry = HEALTHY
+        detail = f"The registry is at version {snapshot.version}; {enabled} models can be served from it."
+    elif snapshot.routes:
+        registry = DEGRADED
+        detail = f"The Admin API is out of reach; serving on the last known configuration, version {snapshot.version}."
+    else:
+        registry = DEGRADED
+        detail = "The Admin API is out of reach and no configuration is known; the default Ollama serves every model."
+    router = HEALTHY
+    if not enabled and (snapshot.complete or not configuration.reachable) and await models.of_ollama() is None:
+        router = UNHEALTHY
+        detail += " No backend is enabled, and the default Ollama does not answer."
+    status = UNHEALTHY if router == UNHEALTHY else registry
+    return json_answer(
+        {
+            "status": status,
+            "components": {"configuration": registry, "llm_router": router},
+            "detail": detail,
+            "configuration": {
+                "version": snapshot.version,
+                "reachable": configuration.reachable,
+                "complete": snapshot.complete,
+            },
+        },
+        status=503 if status == UNHEALTHY else 200,
+    )
