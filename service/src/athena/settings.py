@@ -67,7 +67,7 @@ class RouterSettings(ClientSettings):
 class OrchestratorSettings(RouterSettings):
     """What the orchestrator needs besides: Redis for conversations, and a table of intents (none: the packaged one)."""
 
-    redis_url: str | None = None
+    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss)://")] | None = None
     orchestrator_intents_file: Path | None = None
 
 

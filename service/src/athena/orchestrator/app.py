@@ -1,0 +1,75 @@
+"""The orchestrator's HTTP application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+
+from athena import __version__, problems
+from athena.orchestrator import intents
+from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations
+from athena.orchestrator.query import Answer, Orchestrator, Query
+from athena.router.services import RouterServices
+from athena.settings import OrchestratorSettings
+
+
+class Health(BaseModel):
+    """`degraded` means that queries are answered, but with less than was configured."""
+
+    status: str
+    components: dict[str, str]
+
+
+def create_app(settings: OrchestratorSettings) -> FastAPI:
+    """Return the application; raises IntentTableError where the table of intents does not hold."""
+    table = intents.load(settings.orchestrator_intents_file)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        conversations: Conversations = (
+            RedisConversations(settings.redis_url, table.conversations)
+            if settings.redis_url is not None
+            else MemoryConversations(table.conversations)
+        )
+        try:
+            async with RouterServices(settings) as services:
+                app.state.services = services
+                app.state.conversations = conversations
+                app.state.orchestrator = Orchestrator(table, services, conversations)
+                yield
+        finally:
+            await conversations.aclose()
+
+    app = FastAPI(
+        title="Athena orchestrator",
+        version=__version__,
+        description="Finds out what a query is about, and has the model answer it that is best at that.",
+        lifespan=lifespan,
+    )
+    problems.install(app)
+
+    @app.get("/health", tags=["health"])
+    async def health(request: Request) -> Health:
+        """Return how the parts are that queries rely on."""
+        services: RouterServices = request.app.state.services
+        store: Conversations = request.app.state.conversations
+        components = {
+            "llm_router": "healthy" if services.configuration.reachable else "unavailable",
+            "redis": await store.state(),
+        }
+        whole = all(state in {"healthy", "memory"} for state in components.values())
+        return Health(status="healthy" if whole else "degraded", components=components)
+
+    @app.get("/livez", tags=["health"])
+    async def livez() -> dict[str, str]:
+        """Return that the process answers."""
+        return {"status": "alive"}
+
+    @app.post("/query", tags=["query"], responses=problems.responses(400, 422, 503))
+    async def query(request: Request, body: Query) -> Answer:
+        """Answer a query, and say which models and backends did it and how long each step took."""
+        orchestrator: Orchestrator = request.app.state.orchestrator
+        return await orchestrator.answer(body)
+
+    return app

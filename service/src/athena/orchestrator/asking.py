@@ -1,0 +1,79 @@
+"""One question to one model, through the router, with what it cost."""
+
+import time
+
+from pydantic import BaseModel
+
+from athena.errors import UnavailableError
+from athena.router.call import Call
+from athena.router.dispatch import Dispatcher
+from athena.router.errors import BackendError
+from athena.router.types import Delta, Message, Operation, Request, Sampling, Usage
+
+RETRY_SECONDS = 5.0
+
+
+class Step(BaseModel):
+    """One question to a model. `backend` is the engine that answered; None, with `error`, where none did."""
+
+    name: str
+    model: str
+    backend: str | None = None
+    duration_ms: float
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_per_sec: float | None = None
+    error: str | None = None
+
+
+class EngineFailedError(UnavailableError):
+    """No engine answered a step; `step` says which and for how long it was tried."""
+
+    code = "engine_failed"
+
+    def __init__(self, detail: str, *, step: Step, retry_after: float) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.step = step
+
+
+async def ask(
+    dispatcher: Dispatcher, step: str, *, model: str, messages: list[Message], sampling: Sampling
+) -> tuple[str, Step]:
+    """Return the model's whole answer, and the step for the report.
+
+    Raises EngineFailedError where no engine answers, RequestRejectedError where the question itself is at fault.
+    """
+    # Always a stream: it is how every engine notices that nobody waits any longer.
+    request = Request(
+        operation=Operation.CHAT, model=model, stream=True, messages=messages, sampling=sampling, include_usage=True
+    )
+    began = time.monotonic()
+    try:
+        reply = await dispatcher.open(Call.of(request))
+        first = time.monotonic()
+        try:
+            text, usage = "", Usage()
+            async for event in reply.events():
+                if isinstance(event, Delta):
+                    text += event.text
+                else:
+                    usage = event.usage
+        finally:
+            await reply.aclose()
+    except (BackendError, UnavailableError) as error:
+        failed = Step(name=step, model=model, duration_ms=_milliseconds(began), error=error.detail)
+        raise EngineFailedError(error.detail, step=failed, retry_after=error.retry_after or RETRY_SECONDS) from error
+    seconds = usage.completion_seconds or time.monotonic() - first
+    return text, Step(
+        name=step,
+        model=model,
+        backend=reply.target.engine.value,
+        duration_ms=_milliseconds(began),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        tokens_per_sec=round(usage.completion_tokens / seconds, 2) if usage.completion_tokens and seconds > 0 else None,
+    )
+
+
+def _milliseconds(since: float) -> float:
+    return round((time.monotonic() - since) * 1000, 1)
