@@ -50,9 +50,17 @@ class NoBackendError(UnavailableError):
     title = "No backend available"
     code = "no_backend_available"
 
-    def __init__(self, detail: str, *, attempts: tuple[tuple[str, str], ...], retry_after: float) -> None:
+    def __init__(self, detail: str, *, attempts: tuple[tuple[str, str], ...], retry_after: float | None = None) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.attempts = attempts
+
+
+class ModelNotFoundError(NoBackendError):
+    """Every backend of the route, the default Ollama included, says that it has no such model: no use to try again."""
+
+    status = 404
+    title = "Model not found"
+    code = "model_not_found"
 
 
 class StreamBrokenError(BackendError):

@@ -1,23 +1,115 @@
-"""Where the router's configuration comes from."""
+"""Where the router's configuration comes from: the Admin API, or whatever else a program hands in."""
 
-from typing import Protocol
+import math
+from typing import Protocol, TypeVar
+from urllib.parse import quote
 
+import msgspec
+
+from athena.errors import UnavailableError
+from athena.router.errors import BackendError
 from athena.router.types import Backend, Snapshot
+from athena.router.upstream import Reply, UpstreamClient
+
+LOOK_UP_SECONDS = 2.0
+LOAD_SECONDS = 10.0
+_OK, _NOT_FOUND = 200, 404
+_T = TypeVar("_T")
+
+
+class SourceError(UnavailableError):
+    """The registry cannot be reached, or does not answer as it should."""
+
+    title = "Registry out of reach"
+    code = "registry_out_of_reach"
 
 
 class Source(Protocol):
     """Something that knows the registry. Every method raises SourceError where it is out of reach."""
 
-    whole_table: bool
+    @property
+    def whole_table(self) -> bool:
+        """Whether `load` can be used; otherwise every model is looked up by itself."""
+        ...
 
     async def load(self) -> Snapshot:
         """Return the whole registry at one version; only where `whole_table` is true."""
         ...
 
     async def look_up(self, model: str) -> tuple[Backend, ...]:
-        """Return the backends of one model; empty if it has none."""
+        """Return the backends of one model, within about 2 s; empty if it has none."""
         ...
 
     async def changed(self, after: int, wait: float) -> int:
-        """Return the registry's version as soon as it differs from `after`, at the latest after `wait` seconds."""
+        """Return the registry's version: at once if it is greater than `after`, otherwise at the latest after `wait` s.
+
+        It may be less than `after`: that of a database that was restored.
+        """
         ...
+
+
+class _Route(msgspec.Struct):
+    """What matters of the answer for one model: all its backends."""
+
+    route: tuple[Backend, ...]
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+class AdminSource:
+    """The Admin API over HTTP. With a token the whole table is loaded; without, models are looked up one by one."""
+
+    def __init__(self, upstream: UpstreamClient, *, url: str, token: str | None) -> None:
+        self._upstream = upstream
+        self._url = url
+        self._headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+
+    @property
+    def whole_table(self) -> bool:
+        """Whether there is a token."""
+        return bool(self._headers)
+
+    async def load(self) -> Snapshot:
+        """Return every backend."""
+        reply = await self._get("/api/llm-backends", within=LOAD_SECONDS, headers=self._headers)
+        backends = _decode(reply, list[Backend])
+        version = reply.headers.get("x-registry-version", "")
+        if not version.isdecimal():
+            raise SourceError("the Admin API does not say at which version its table is (X-Registry-Version)")
+        routes: dict[str, tuple[Backend, ...]] = {}
+        for backend in sorted(backends, key=lambda backend: (backend.priority, backend.id or 0)):
+            routes[backend.model_name] = (*routes.get(backend.model_name, ()), _normal(backend))
+        return Snapshot(version=int(version), routes=routes, complete=True)
+
+    async def look_up(self, model: str) -> tuple[Backend, ...]:
+        """Return the backends of one model by the endpoint that needs no token."""
+        reply = await self._get(f"/api/llm-backends/model/{quote(model, safe='')}", within=LOOK_UP_SECONDS)
+        if reply.status == _NOT_FOUND:
+            return ()
+        return tuple(_normal(backend) for backend in _decode(reply, _Route).route)
+
+    async def changed(self, after: int, wait: float) -> int:
+        """Ask by long poll."""
+        path = f"/api/llm-backends/changes?after={after}&wait={math.ceil(wait)}"
+        return _decode(await self._get(path, within=math.ceil(wait) + LOAD_SECONDS), _Version).version
+
+    async def _get(self, path: str, *, within: float, headers: dict[str, str] | None = None) -> Reply:
+        try:
+            return await self._upstream.get(self._url + path, headers=headers, within=within)
+        except BackendError as error:
+            raise SourceError(f"the Admin API at {self._url} does not answer: {error.detail}") from error
+
+
+def _normal(backend: Backend) -> Backend:
+    return msgspec.structs.replace(backend, endpoint_url=backend.endpoint_url.rstrip("/"))
+
+
+def _decode(reply: Reply, type_: type[_T]) -> _T:
+    if reply.status != _OK:
+        raise SourceError(f"the Admin API answers {reply.status}: {reply.body[:200].decode(errors='replace')}")
+    try:
+        return msgspec.json.decode(reply.body, type=type_)
+    except msgspec.MsgspecError as error:
+        raise SourceError(f"the Admin API's answer is not understood: {error}") from error

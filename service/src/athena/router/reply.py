@@ -1,0 +1,236 @@
+"""One attempt at an engine, and the reply that comes of it."""
+
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+
+from athena.router.call import Call
+from athena.router.dialects import StreamReader, StreamWatch, codec
+from athena.router.errors import BackendError, FailureKind, StreamBrokenError
+from athena.router.figures import Figures
+from athena.router.policy import speed
+from athena.router.types import Dialect, Event, Finish, Target, Usage
+from athena.router.upstream import BODY_LIMIT, UpstreamReply
+
+HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
+log = structlog.get_logger()
+
+
+class Attempt:
+    """One try at one target: its clock, and where its outcome goes. It is settled once, or never if it is cancelled."""
+
+    def __init__(self, model: str, target: Target, figures: Figures) -> None:
+        self.target = target
+        self.seconds = 0.0
+        self.tokens_per_second = 0.0
+        self._model = model
+        self._figures = figures
+        self._started = time.monotonic()
+        self._first_token: float | None = None
+
+    def saw_first_token(self) -> None:
+        """Note when writing began, for engines that do not measure it."""
+        self._first_token = time.monotonic()
+
+    def succeeded(self, usage: Usage | None) -> None:
+        """Count and log a reply that came whole."""
+        now = time.monotonic()
+        self.seconds = now - self._started
+        target = self.target
+        since_first = now - self._first_token if self._first_token is not None else None
+        tokens, writing = speed(usage or Usage(), seconds=self.seconds, after_first_token=since_first)
+        self.tokens_per_second = tokens / writing if writing > 0 else 0.0
+        if target.backend.id is not None:
+            self._figures.record(
+                target.backend.id,
+                error=False,
+                seconds=self.seconds,
+                completion_tokens=tokens,
+                completion_seconds=writing,
+            )
+        log.info(
+            "llm_request_completed",
+            model=self._model,
+            backend_type=target.engine,
+            duration=round(self.seconds, 4),
+            endpoint=target.endpoint_url,
+            completion_tokens=usage.completion_tokens if usage is not None else None,
+        )
+
+    def failed(self) -> None:
+        """Count a reply that did not come, or broke off."""
+        self.seconds = time.monotonic() - self._started
+        if self.target.backend.id is not None:
+            self._figures.record(
+                self.target.backend.id,
+                error=True,
+                seconds=self.seconds,
+                completion_tokens=0,
+                completion_seconds=0.0,
+            )
+
+
+class OpenReply:
+    """A reply that has begun: whoever holds it reads either `raw()` or `events()`, once, and calls `aclose()` at last.
+
+    `passthrough` says which of the two. `content_type` is that of the raw bytes, as the engine gave it. `usage` is
+    known once either has been read to its end, None where the engine did not count (the proxy's metrics read it); so
+    are `seconds`, the time that the whole reply took, and `tokens_per_second`, 0 where nothing was counted.
+    """
+
+    def __init__(
+        self, call: Call, attempt: Attempt, upstream: UpstreamReply, dialect: Dialect, *, passthrough: bool
+    ) -> None:
+        self.target = attempt.target
+        self.passthrough = passthrough
+        self.content_type = upstream.headers.get("content-type", "application/json")
+        self.usage: Usage | None = None
+        self._attempt = attempt
+        self._upstream = upstream
+        self._call = call
+        self._codec = codec(dialect)
+        self._held: list[bytes] = []
+        self._events: list[Event] = []
+        self._watch: StreamWatch | None = None
+        self._reader: StreamReader | None = None
+        self._settled = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole reply took."""
+        return self._attempt.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast the engine wrote."""
+        return self._attempt.tokens_per_second
+
+    async def begin(self) -> None:
+        """Hold the reply back until it can be trusted: a stream until its first token, any other to its end.
+
+        Raises BackendError, after which another engine may still be tried.
+        """
+        if not self.passthrough:
+            await self._begin_events()
+        elif self._call.stream:
+            await self._begin_stream()
+        else:
+            await self._take_whole()
+        if not self._settled:
+            self._attempt.saw_first_token()
+            self._upstream.set_idle_limit(self.target.backend.timeout_seconds)
+
+    async def raw(self) -> AsyncIterator[bytes]:
+        """Yield the engine's bytes as they are, the first ones included; raises StreamBrokenError if they break off."""
+        for data in self._held:
+            yield data
+        self._held.clear()
+        watch = self._watch
+        if watch is None or self._settled:
+            return
+        read, feed = self._upstream.read, watch.feed
+        try:
+            while data := await read():
+                feed(data)
+                yield data
+            usage = watch.end()
+        except BackendError as error:
+            raise self._break(error) from error
+        self._succeed(usage)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield the reply's events, a Finish last; raises StreamBrokenError if it breaks off before that."""
+        for event in self._events:
+            yield event
+        self._events.clear()
+        while not self._settled:
+            try:
+                events = await self._next_events()
+            except BackendError as error:
+                raise self._break(error) from error
+            for event in events:
+                yield event
+
+    async def aclose(self) -> None:
+        """End the reply, cancelling the engine's work where it is not done; may be called at any time, repeatedly."""
+        if self._settled:
+            return
+        if self._watch is not None:
+            # A caller that has seen the end mark may well leave before the engine closes the stream: that is success.
+            try:
+                usage = self._watch.end()
+            except BackendError:
+                pass  # it left in the middle: neither success nor failure
+            else:
+                self._succeed(usage)
+                self._upstream.release()
+                return
+        self._settled = True
+        self._upstream.close()
+
+    async def _take_whole(self) -> None:
+        body = await self._upstream.read_all(BODY_LIMIT + 1)
+        if not body:
+            raise BackendError(FailureKind.EMPTY, "a reply without a body")
+        if len(body) > BODY_LIMIT:
+            raise BackendError(FailureKind.MALFORMED, f"a reply of more than {BODY_LIMIT} bytes")
+        usage = self._codec.usage_of_reply(self._call.operation, body)
+        self._held.append(body)
+        self._succeed(usage)
+
+    async def _begin_stream(self) -> None:
+        watch = self._watch = self._codec.watch(self._call.operation)
+        size = 0
+        while True:
+            data = await self._upstream.read()
+            if not data:
+                self._succeed(watch.end())  # nothing was written, but it ended properly
+                return
+            self._held.append(data)
+            if watch.feed(data):
+                return
+            size += len(data)
+            if size > HELD_LIMIT:
+                raise BackendError(FailureKind.MALFORMED, f"no token in the first {HELD_LIMIT} bytes")
+
+    async def _begin_events(self) -> None:
+        self._reader = self._codec.reader(self._call.operation)
+        while not self._settled and not (self._call.stream and self._events):
+            self._events += await self._next_events()
+
+    async def _next_events(self) -> list[Event]:
+        """Return what the engine's next bytes mean; the reply is settled when they contain its end."""
+        reader = self._reader
+        if reader is None:
+            raise AssertionError("a reply that is passed through has no events")
+        data = await self._upstream.read()
+        if not data:
+            reader.end()
+            raise BackendError(FailureKind.EMPTY, "the stream ended without its end mark")
+        events = list(reader.feed(data))
+        if events and isinstance(events[-1], Finish):
+            self._succeed(events[-1].usage)
+            self._upstream.release()
+        return events
+
+    def _succeed(self, usage: Usage | None) -> None:
+        self._settled = True
+        self.usage = usage
+        self._attempt.succeeded(usage)
+
+    def _break(self, error: BackendError) -> StreamBrokenError:
+        """Settle the reply as failed; returns what to tell its reader."""
+        self._settled = True
+        self._upstream.close()
+        self._attempt.failed()
+        target = self.target
+        log.warning(
+            "llm_stream_broken",
+            model=self._call.model,
+            backend_type=target.engine,
+            endpoint=target.endpoint_url,
+            error=error.detail,
+        )
+        detail = f"The reply of {target.engine} at {target.endpoint_url} broke off: {error.detail}"
+        return StreamBrokenError(error.kind, detail, upstream_status=error.upstream_status)
