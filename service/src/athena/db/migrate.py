@@ -1,0 +1,93 @@
+"""Moving the schema between revisions, and asking where it stands."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from athena.db.session import CONNECT_ARGUMENTS, sqlalchemy_url
+
+
+class Revisions(NamedTuple):
+    """Where a database is (None: nothing there yet) and where this code wants it."""
+
+    current: str | None
+    head: str
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema of the database at `url` up to `revision`, in one transaction: all of it or nothing.
+
+    Alembic's own lines go to standard error. Raises what Alembic, SQLAlchemy or psycopg raise.
+    """
+    with _alembic_lines():
+        command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to `revision` (`base`: nothing; `-1`: one step), in one transaction.
+
+    Alembic's own lines go to standard error. Raises what Alembic, SQLAlchemy or psycopg raise.
+    """
+    with _alembic_lines():
+        command.downgrade(_config(url), revision)
+
+
+def current_and_head(url: str) -> Revisions:
+    """Return the revision of the database at `url` and the newest one of this code."""
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args=CONNECT_ARGUMENTS)
+    with engine.connect() as connection:
+        return Revisions(MigrationContext.configure(connection).get_current_revision(), head())
+
+
+def scripts() -> ScriptDirectory:
+    """Return the migrations of this code, oldest first by `walk_revisions` reversed."""
+    return ScriptDirectory(str(_folder()))
+
+
+def head() -> str:
+    """Return the newest revision of this code."""
+    revision = scripts().get_current_head()
+    if revision is None:
+        raise RuntimeError(f"{_folder()} has no migrations; the package was built without them")
+    return revision
+
+
+def _folder() -> Path:
+    """Return the migrations: inside the package where it is installed, beside `src` in the source tree."""
+    package = Path(__file__).parent.parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent.parent / "migrations"
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    config.attributes["database_url"] = url
+    return config
+
+
+@contextmanager
+def _alembic_lines() -> Iterator[None]:
+    logger = logging.getLogger("alembic")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)-5.5s [%(name)s] %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
