@@ -7,6 +7,7 @@ from random import Random
 import structlog
 
 from athena.router.call import Call
+from athena.router.connection import UpstreamReply
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.figures import Figures
@@ -14,7 +15,7 @@ from athena.router.policy import Failure, falls_back, targets, verdict
 from athena.router.reply import Attempt, OpenReply
 from athena.router.snapshot import Configuration
 from athena.router.types import BackendType, Target
-from athena.router.upstream import UpstreamClient, UpstreamReply
+from athena.router.upstream import UpstreamClient
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
 log = structlog.get_logger()

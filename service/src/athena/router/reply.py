@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 import structlog
 
 from athena.router.call import Call
+from athena.router.connection import UpstreamReply
 from athena.router.dialects import StreamReader, StreamWatch, codec
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
 from athena.router.figures import Figures
 from athena.router.policy import speed
 from athena.router.types import Dialect, Event, Finish, Target, Usage
-from athena.router.upstream import BODY_LIMIT, UpstreamReply
+from athena.router.upstream import BODY_LIMIT
 
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
 log = structlog.get_logger()

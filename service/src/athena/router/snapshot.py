@@ -59,7 +59,7 @@ class Configuration:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._saving is not None:
-            await self._saving
+            await asyncio.gather(self._saving, return_exceptions=True)
 
     @property
     def snapshot(self) -> Snapshot:
