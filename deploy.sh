@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Deploy an environment, and everything that is done with it afterwards. See usage() below or ./deploy.sh --help.
+# Every action is an Ansible playbook; this script sets up the tools, and turns the playbook's verdict into an exit code.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+DONE=0 FAILED=1 USAGE=2
+all_actions=" deploy update rollback releases status verify plan backup restore scale monitoring logs unlock destroy "
+
+usage() {
+  cat <<EOF
+usage: ./deploy.sh ENVIRONMENT ACTION [ARGUMENTS]
+
+environments   $(environments)
+actions
+  deploy                  bring everything up, and prove it with a real question
+  update                  the same for changed code or settings; says so when there is nothing to do
+  rollback [RELEASE]      go back to the release before, or to this one, database schema included
+  releases [--json]       what was deployed when, and how it ended
+  status [--json]         every part, its health, the release, and what differs from it
+  verify                  ask real questions again
+  logs [COMPONENT] [-f]   the end of the logs; -f follows them
+  unlock                  remove the lock that a killed run left behind
+  destroy [--yes]         stop everything and remove the environment's state; asks for its name first
+arguments for all
+  -v                      all of Ansible's output (more v, more of it)
+  -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
+  --check, --diff         show what would change, change nothing
+exit codes
+  0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
+  5 locked   6 a decision is needed   7 changes pending   8 unhealthy
+ATHENA_PYTHON names the Python to use (3.11 or newer); by default the newest that is found.
+EOF
+}
+
+environments() { (cd "$root/inventory" && echo *); }
+
+fail() { # EXIT_CODE MESSAGE …
+  local code=$1
+  shift
+  printf 'deploy.sh: %s\n' "$@" >&2
+  exit "$code"
+}
+
+wrong_usage() { fail $USAGE "$@" "./deploy.sh --help shows how it is used."; }
+
+new_enough() { command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+  local candidate
+  for candidate in ${ATHENA_PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    if new_enough "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  fail $FAILED "Python 3.11 or newer is needed; found: $(${ATHENA_PYTHON:-python3} --version 2>&1 || echo none)." \
+    "Install one (Debian 12 and newer: apt install python3; macOS: brew install python@3.13), or name one in ATHENA_PYTHON."
+}
+
+prepare_tools() {
+  local python
+  python=$(find_python)
+  if [[ ! -f $root/.venv/complete ]]; then echo "Installing the tools (once for each clone) …"; fi
+  PYTHON=$python "$root/bootstrap/venv" "$root/.venv" "$root/locks/tools.txt" || exit $FAILED
+  # shellcheck source=bootstrap/uv-settings.sh
+  source "$root/bootstrap/uv-settings.sh"
+  use_pip_settings "$python"
+}
+
+for argument; do
+  if [[ $argument == -h || $argument == --help ]]; then
+    usage
+    exit $DONE
+  fi
+done
+if (($# < 2)); then wrong_usage "an environment and an action are needed."; fi
+environment=$1 action=$2
+shift 2
+if [[ ! $environment =~ ^[a-z][a-z0-9_-]*$ || ! -d $root/inventory/$environment ]]; then
+  wrong_usage "there is no environment '$environment' (no folder inventory/$environment); there is: $(environments)."
+fi
+if [[ $all_actions != *" $action "* ]]; then wrong_usage "there is no action '$action'."; fi
+case $action in
+  deploy | update) playbook=$root/site.yml ;;
+  rollback) playbook=$root/rollback.yml ;;
+  *) playbook=$root/playbooks/$action.yml ;;
+esac
+if [[ ! -f $playbook ]]; then wrong_usage "the environment '$environment' does not offer '$action'."; fi
+
+ansible_arguments=() operand="" follow=no confirmed=no json=no verbose=no
+while (($#)); do
+  case $1 in
+    -v | -vv | -vvv | -vvvv) ansible_arguments+=("$1") verbose=yes ;;
+    --check | --diff) ansible_arguments+=("$1") ;;
+    -e)
+      if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
+      ansible_arguments+=(-e "$2")
+      shift
+      ;;
+    -f) if [[ $action == logs ]]; then follow=yes; else wrong_usage "$action takes no -f."; fi ;;
+    --yes) if [[ $action == destroy ]]; then confirmed=yes; else wrong_usage "$action takes no --yes."; fi ;;
+    --json) if [[ $action == releases || $action == status ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    -*) wrong_usage "unknown argument '$1'." ;;
+    *)
+      if [[ ($action != logs && $action != rollback) || -n $operand ]]; then wrong_usage "$action does not take '$1'."; fi
+      if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then wrong_usage "'$1' is not the name of a release or component."; fi
+      operand=$1
+      ;;
+  esac
+  shift
+done
+
+if [[ $action == destroy && $confirmed == no ]]; then
+  printf "This removes the environment '%s' with its database. Type its name to go on: " "$environment"
+  read -r answer || answer=""
+  if [[ $answer != "$environment" ]]; then fail $FAILED "not confirmed; nothing was changed."; fi
+fi
+
+prepare_tools
+exchange=$(mktemp -d)
+trap 'rm -rf "$exchange"' EXIT
+
+if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
+export ANSIBLE_CONFIG=$root/ansible.cfg
+cd "$root"
+result=0
+.venv/bin/ansible-playbook -i "inventory/$environment" "$playbook" ${ansible_arguments[@]+"${ansible_arguments[@]}"} \
+  -e "release_action=$action" -e "release_operand=$operand" -e "release_json=$json" \
+  -e "release_owner_pid=$$" -e "release_exchange=$exchange" || result=$?
+
+# The playbook says what its end means; without a word from it, a failure came before anything was changed.
+if [[ -s $exchange/verdict ]]; then
+  exit "$(<"$exchange/verdict")"
+elif ((result)); then
+  exit $FAILED
+fi
+
+if [[ -s $exchange/logs ]]; then
+  follow_option=()
+  if [[ $follow == yes ]]; then follow_option=(-F); fi
+  xargs tail -n 40 ${follow_option[@]+"${follow_option[@]}"} <"$exchange/logs"
+fi
