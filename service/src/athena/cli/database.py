@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from athena.cli.environment import load
+from athena.errors import InvalidInputError, UnavailableError
 
 postgres = typer.Typer(
     name="postgres",
@@ -15,7 +16,6 @@ postgres = typer.Typer(
     rich_markup_mode=None,
 )
 DataFolder = Annotated[Path, typer.Option(help="The folder of the database.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")]
 
 
 def migrate(
@@ -24,33 +24,42 @@ def migrate(
     show: Annotated[bool, typer.Option("--show", help="Print the current and the newest revision as JSON.")] = False,
 ) -> None:
     """Bring the schema of DATABASE_URL to a revision."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
+
     from athena.db import migrate as migrations
     from athena.settings import DatabaseSettings
 
     url = load(DatabaseSettings).database_url.get_secret_value()
-    if show:
-        typer.echo(json.dumps({"current": migrations.current(url), "head": migrations.head()}))
-    elif down is not None:
-        migrations.downgrade(url, down)
-    else:
-        migrations.upgrade(url, revision)
+    try:
+        if show:
+            revisions = migrations.current_and_head(url)
+            typer.echo(json.dumps({"current": revisions.current, "head": revisions.head}))
+        elif down is not None:
+            migrations.downgrade(url, down)
+        else:
+            migrations.upgrade(url, revision)
+    except DBAPIError as error:
+        raise UnavailableError(f"the database refused: {str(error.orig).strip()}") from None
+    except CommandError as error:
+        raise InvalidInputError(f"no such step: {error}") from None
 
 
 @postgres.command()
 def init(
     data: DataFolder,
-    port: Port = 15432,
-    password_file: Annotated[Path | None, typer.Option(help="A file with the password of the role.")] = None,
+    password_file: Annotated[Path, typer.Option(help="A file whose first line is the password of the role athena.")],
 ) -> None:
-    """Make the database folder if it is not there yet."""
+    """Make the database folder, with the role and the database `athena`, unless it is there already."""
     from athena.db import embedded
 
-    embedded.init(data, port=port, password_file=password_file)
+    made = embedded.initdb(data, password_file)
+    typer.echo(f"made {data}" if made else f"{data} is there already")
 
 
 @postgres.command()
-def run(data: DataFolder, port: Port = 15432) -> None:
-    """Run PostgreSQL in the foreground until SIGTERM or Ctrl-C."""
+def run(data: DataFolder, port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")]) -> None:
+    """Become PostgreSQL, in the foreground, until SIGINT (at once) or SIGTERM (when every client has left)."""
     from athena.db import embedded
 
-    embedded.run(data, port=port)
+    embedded.run(data, port)
