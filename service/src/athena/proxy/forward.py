@@ -108,7 +108,7 @@ class Forwarder:
 
     def _record(self, exchange: "_Exchange") -> None:
         call, target = exchange.call, exchange.target
-        known = call is not None and call.model in self._configuration.snapshot.routes
+        known = call is not None and bool(self._configuration.snapshot.routes.get(call.model))
         self._metrics.record(
             exchange.operation,
             call.model if call is not None and known else OTHER_MODEL,

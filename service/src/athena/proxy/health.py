@@ -2,6 +2,7 @@
 
 from athena.proxy.http import Answer, json_answer
 from athena.proxy.models import Models
+from athena.router.models import is_served
 from athena.router.snapshot import Configuration
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
@@ -10,7 +11,7 @@ HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 async def health(configuration: Configuration, models: Models) -> Answer:
     """Return the answer of /health: 503 only if there is nothing at all to serve from."""
     snapshot = configuration.snapshot
-    enabled = sum(1 for backends in snapshot.routes.values() if any(backend.enabled for backend in backends))
+    enabled = sum(is_served(snapshot, model) for model in snapshot.routes)
     if configuration.reachable:
         registry = HEALTHY
         detail = f"The registry is at version {snapshot.version}; {enabled} models can be served from it."

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from athena.errors import NotFoundError
 from athena.proxy.http import Answer, error_answer, json_answer
 from athena.router.errors import BackendError
+from athena.router.models import is_served
 from athena.router.snapshot import Configuration
 from athena.router.types import Dialect
 from athena.router.upstream import UpstreamClient
@@ -54,8 +56,8 @@ class Models:
 
     async def _ask(self) -> list[dict[str, Any]] | None:
         try:
-            reply = await self._upstream.get(self._url, timeout=_OLLAMA_SECONDS)
-            if reply.status != 200:  # noqa: PLR2004
+            reply = await self._upstream.get(self._url, within=_OLLAMA_SECONDS)
+            if reply.status != HTTPStatus.OK:
                 return None
             return [
                 model
@@ -78,8 +80,8 @@ class Models:
         """Return the answer of /v1/models/NAME."""
         model = (await self._listed()).get(name)
         if model is None and not self._configuration.snapshot.complete:
-            backends = await self._configuration.route(name)
-            if any(backend.enabled for backend in backends):
+            await self._configuration.route(name)
+            if is_served(self._configuration.snapshot, name):
                 model = self._registered(name)
         if model is None:
             error = NotFoundError(f"The model {name!r} is neither registered nor in the default Ollama.", field="model")
@@ -88,11 +90,12 @@ class Models:
 
     async def _listed(self) -> dict[str, dict[str, Any]]:
         """Return each model as /api/tags has it, by name: the registry's first."""
+        snapshot = self._configuration.snapshot
         of_ollama = {model["name"]: model for model in await self.of_ollama() or []}
         listed = {
             name: of_ollama.get(name) or self._registered(name)
-            for name, backends in sorted(self._configuration.snapshot.routes.items())
-            if any(backend.enabled for backend in backends)
+            for name in sorted(snapshot.routes)
+            if is_served(snapshot, name)
         }
         return listed | {name: model for name, model in of_ollama.items() if name not in listed}
 

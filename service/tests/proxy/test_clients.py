@@ -1,0 +1,166 @@
+"""The official clients, unchanged, against the proxy with every engine type behind it."""
+
+import datetime as dt
+
+import httpx
+import ollama
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+
+from tests.proxy.conftest import Run, StartProxy
+from tests.proxy.engines import REPLY, openai_chunk, sse
+from tests.proxy.standin import Heard, backend
+
+TEXT = "".join(REPLY)
+MODELS = ["m-openai", "m-mlx", "m-ollama"]
+CONVERSATION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Good morning"}]
+WEATHER: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+
+
+@pytest.fixture
+def openai_client(proxy: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{proxy}/v1", api_key="unused", max_retries=0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_openai_client_chats_with_every_engine(openai_client: openai.OpenAI, model: str) -> None:
+    with openai_client:
+        reply = openai_client.chat.completions.create(model=model, messages=CONVERSATION)
+        assert reply.choices[0].message.content == TEXT
+        assert reply.choices[0].finish_reason == "stop"
+        assert reply.usage is not None
+        assert reply.usage.completion_tokens == 5
+        assert reply.model == model
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_openai_client_streams_a_chat_from_every_engine(openai_client: openai.OpenAI, model: str) -> None:
+    with openai_client:
+        chunks = list(
+            openai_client.chat.completions.create(
+                model=model, messages=CONVERSATION, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 12
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_openai_client_completes_a_prompt_with_every_engine(openai_client: openai.OpenAI, model: str) -> None:
+    with openai_client:
+        whole = openai_client.completions.create(model=model, prompt="Once")
+        pieces = openai_client.completions.create(model=model, prompt="Once", stream=True)
+        assert whole.choices[0].text == TEXT
+        assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == TEXT
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_asynchronous_openai_client_does_the_same(proxy: str, model: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{proxy}/v1", api_key="unused", max_retries=0) as client:
+        whole = await client.chat.completions.create(model=model, messages=CONVERSATION)
+        assert whole.choices[0].message.content == TEXT
+        stream = await client.chat.completions.create(model=model, messages=CONVERSATION, stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]) == TEXT
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_ollama_client_talks_to_every_engine(proxy: str, model: str) -> None:
+    client = ollama.Client(host=proxy)
+    chat = client.chat(model=model, messages=[{"role": "user", "content": "Good morning"}])
+    assert chat.message.content == TEXT
+    assert chat.done
+    assert chat.done_reason == "stop"
+    assert chat.eval_count == 5
+    assert chat.model == model
+    generated = client.generate(model=model, prompt="Once")
+    assert generated.response == TEXT
+    assert generated.prompt_eval_count == 7
+    client.close()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_ollama_client_streams_from_every_engine(proxy: str, model: str) -> None:
+    client = ollama.Client(host=proxy)
+    chat = list(client.chat(model=model, messages=[{"role": "user", "content": "Good morning"}], stream=True))
+    assert "".join(part.message.content or "" for part in chat) == TEXT
+    assert [part.done for part in chat] == [False] * (len(chat) - 1) + [True]
+    assert chat[-1].eval_count == 5
+    generated = list(client.generate(model=model, prompt="Once", stream=True))
+    assert "".join(part.response for part in generated) == TEXT
+    assert generated[-1].done
+    client.close()
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_asynchronous_ollama_client_does_the_same(proxy: str, model: str) -> None:
+    client = ollama.AsyncClient(host=proxy)
+    whole = await client.chat(model=model, messages=[{"role": "user", "content": "Good morning"}])
+    assert whole.message.content == TEXT
+    stream = await client.generate(model=model, prompt="Once", stream=True)
+    assert "".join([part.response async for part in stream]) == TEXT
+    await client.close()
+
+
+def test_the_clients_list_the_models_of_the_registry_and_of_the_default_ollama(
+    proxy: str, openai_client: openai.OpenAI
+) -> None:
+    with openai_client:
+        names = [model.id for model in openai_client.models.list()]
+        assert sorted(names) == ["m-mlx", "m-ollama", "m-openai", "org/name:8b", "tiny:latest"]
+        assert openai_client.models.retrieve("org/name:8b").id == "org/name:8b"
+        with pytest.raises(openai.NotFoundError, match="neither registered nor"):
+            openai_client.models.retrieve("missing")
+    client = ollama.Client(host=proxy)
+    models = {model.model: model for model in client.list().models}
+    assert sorted(str(name) for name in models) == sorted(names)
+    tiny = models["tiny:latest"]
+    assert tiny.details is not None
+    assert tiny.details.family == "llama"
+    assert tiny.modified_at is not None
+    assert tiny.modified_at.date() == dt.date(2026, 1, 2)
+    client.close()
+
+
+def test_a_model_that_only_the_default_ollama_has_is_served(proxy: str) -> None:
+    client = ollama.Client(host=proxy)
+    assert client.generate(model="tiny:latest", prompt="Once").response == TEXT
+    client.close()
+
+
+async def _calls_a_tool(heard: Heard) -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
+    await heard.start("text/event-stream")
+    await heard.chunk(sse(openai_chunk(heard, {"role": "assistant", "tool_calls": [call]})))
+    await heard.chunk(sse(openai_chunk(heard, {}, "tool_calls")))
+    await heard.chunk(b"data: [DONE]\n\n")
+    await heard.end()
+
+
+def test_a_tool_call_has_the_shape_that_each_client_expects(stand_in: Run, proxy_for: StartProxy) -> None:
+    url = proxy_for(backend("m", "openai", stand_in(_calls_a_tool).url))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
+        stream = client.chat.completions.create(model="m", messages=CONVERSATION, tools=[WEATHER], stream=True)
+        calls = [call for chunk in stream for call in chunk.choices[0].delta.tool_calls or []]
+    assert calls[0].function is not None
+    assert calls[0].function.arguments == '{"city":"Bern"}'
+    local = ollama.Client(host=url)
+    reply = local.chat(model="m", messages=[{"role": "user", "content": "Weather?"}], tools=[dict(WEATHER)])
+    assert reply.message.tool_calls is not None
+    assert reply.message.tool_calls[0].function.arguments == {"city": "Bern"}
+    local.close()
+
+
+def test_replies_of_an_engine_that_speaks_the_callers_dialect_are_passed_on_byte_for_byte(
+    proxy: str, http: httpx.Client
+) -> None:
+    body = {"model": "m-openai", "messages": [{"role": "user", "content": "Good morning"}], "stream": True}
+    reply = http.post("/v1/chat/completions", json=body)
+    assert reply.text.startswith('data: {"id": "x-1", "object": "chat.completion.chunk"')
+    assert reply.text.endswith("data: [DONE]\n\n")
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
