@@ -10,9 +10,12 @@ from athena.cli.environment import load
 from athena.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from athena.router.dispatch import OpenReply
     from athena.router.services import RouterServices
-    from athena.router.types import Finish, Request, Target
+    from athena.router.types import Finish, Request
     from athena.settings import RouterSettings
+
+REGISTRY_SECONDS = 5.0
 
 
 def ask(
@@ -45,7 +48,7 @@ async def _stream(settings: "RouterSettings", request: "Request", *, stats: bool
     from athena.router.types import Delta
 
     async with RouterServices(settings) as services:
-        request.model = request.model or _first_model(services)
+        request.model = request.model or await _first_model(services)
         began = time.monotonic()
         reply = await services.dispatcher.open(Call.of(request))
         first = time.monotonic() - began
@@ -56,14 +59,15 @@ async def _stream(settings: "RouterSettings", request: "Request", *, stats: bool
                     continue
                 typer.echo()
                 if stats:
-                    _report(request.model, reply.target, event, first=first, total=time.monotonic() - began)
+                    _report(request.model, reply, event, first=first)
         finally:
             await reply.aclose()
 
 
-def _first_model(services: "RouterServices") -> str:
+async def _first_model(services: "RouterServices") -> str:
     from athena.router.models import first_enabled
 
+    await services.configuration.wait_for_first_contact(REGISTRY_SECONDS)
     snapshot = services.configuration.snapshot
     if not snapshot.complete:
         raise NotFoundError("the registry's models are not known (is ADMIN_API_TOKEN set, and right?): name a --model")
@@ -73,11 +77,9 @@ def _first_model(services: "RouterServices") -> str:
     return model
 
 
-def _report(model: str, target: "Target", finish: "Finish", *, first: float, total: float) -> None:
-    usage = finish.usage
-    seconds = usage.completion_seconds or max(total - first, 1e-6)
+def _report(model: str, reply: "OpenReply", finish: "Finish", *, first: float) -> None:
     typer.echo(
-        f"{model} by {target.engine} at {target.endpoint_url}: first token after {first:.2f} s,"
-        f" {usage.completion_tokens} tokens in {total:.2f} s, {usage.completion_tokens / seconds:.1f} tokens/s",
+        f"{model} by {reply.target.engine} at {reply.target.endpoint_url}: first token after {first:.2f} s,"
+        f" {finish.usage.completion_tokens} tokens in {reply.seconds:.2f} s, {reply.tokens_per_second:.1f} tokens/s",
         err=True,
     )

@@ -40,7 +40,7 @@ def migrate(
         else:
             migrations.upgrade(url, revision)
     except DBAPIError as error:
-        raise UnavailableError(f"the database refused: {str(error.orig).strip()}") from None
+        raise UnavailableError(f"the database cannot be used: {' '.join(str(error.orig).split())}") from None
     except CommandError as error:
         raise InvalidInputError(f"no such step: {error}") from None
 

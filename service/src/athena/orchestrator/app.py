@@ -13,6 +13,8 @@ from athena.orchestrator.query import Answer, Orchestrator, Query
 from athena.router.services import RouterServices
 from athena.settings import OrchestratorSettings
 
+REGISTRY_SECONDS = 2.0  # that a start waits for the registry, so that the first query finds its models
+
 
 class Health(BaseModel):
     """`degraded` means that queries are answered, but with less than was configured."""
@@ -34,6 +36,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         )
         try:
             async with RouterServices(settings) as services:
+                await services.configuration.wait_for_first_contact(REGISTRY_SECONDS)
                 app.state.services = services
                 app.state.conversations = conversations
                 app.state.orchestrator = Orchestrator(table, services, conversations)

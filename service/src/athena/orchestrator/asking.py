@@ -43,35 +43,26 @@ async def ask(
 
     Raises EngineFailedError where no engine answers, RequestRejectedError where the question itself is at fault.
     """
-    # Always a stream: it is how every engine notices that nobody waits any longer.
-    request = Request(
-        operation=Operation.CHAT, model=model, stream=True, messages=messages, sampling=sampling, include_usage=True
-    )
+    request = Request(operation=Operation.CHAT, model=model, messages=messages, sampling=sampling)
     began = time.monotonic()
     try:
         reply = await dispatcher.open(Call.of(request))
-        first = time.monotonic()
         try:
-            text, usage = "", Usage()
-            async for event in reply.events():
-                if isinstance(event, Delta):
-                    text += event.text
-                else:
-                    usage = event.usage
+            events = [event async for event in reply.events()]
         finally:
             await reply.aclose()
     except (BackendError, UnavailableError) as error:
         failed = Step(name=step, model=model, duration_ms=_milliseconds(began), error=error.detail)
         raise EngineFailedError(error.detail, step=failed, retry_after=error.retry_after or RETRY_SECONDS) from error
-    seconds = usage.completion_seconds or time.monotonic() - first
-    return text, Step(
+    usage = reply.usage or Usage()
+    return "".join(event.text for event in events if isinstance(event, Delta)), Step(
         name=step,
         model=model,
         backend=reply.target.engine.value,
         duration_ms=_milliseconds(began),
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
-        tokens_per_sec=round(usage.completion_tokens / seconds, 2) if usage.completion_tokens and seconds > 0 else None,
+        tokens_per_sec=round(reply.tokens_per_second, 2) or None,
     )
 
 

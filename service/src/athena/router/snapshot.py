@@ -39,6 +39,7 @@ class Configuration:
         self._snapshot = _EMPTY
         self._saved = _EMPTY
         self._reachable: bool | None = None
+        self._contacted = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._look_ups: dict[str, asyncio.Task[tuple[Backend, ...]]] = {}
@@ -70,6 +71,14 @@ class Configuration:
     def reachable(self) -> bool:
         """Whether the last contact with the source succeeded; false before the first."""
         return self._reachable is True
+
+    async def wait_for_first_contact(self, seconds: float) -> None:
+        """Wait until the source has answered, or is known to be out of reach; at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._contacted.wait()
+        except TimeoutError:
+            pass  # it is neither; the last known configuration holds
 
     async def route(self, model: str) -> tuple[Backend, ...]:
         """Return the backends of a model in the registry's order, disabled ones included; empty if it has none.
@@ -126,6 +135,7 @@ class Configuration:
                 pause = min(pause * 2, longest)
             else:
                 pause = RETRY_SECONDS[0]
+                self._contacted.set()
                 self._note_reachable()
 
     async def _refresh(self, version: int) -> None:
@@ -145,6 +155,7 @@ class Configuration:
             log.info("registry_in_reach", version=self._snapshot.version)
 
     def _note_unreachable(self, detail: str) -> None:
+        self._contacted.set()
         if self._reachable is not False:
             self._reachable = False
             log.warning("registry_out_of_reach", error=detail, known_models=len(self._snapshot.routes))
