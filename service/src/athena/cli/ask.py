@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from athena.cli.environment import load
+from athena.cli.environment import load, log_to_standard_error
 from athena.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def ask(
         sampling=Sampling(max_tokens=max_tokens),
         include_usage=True,
     )
+    log_to_standard_error()
     asyncio.run(_stream(load(RouterSettings), request, stats=stats))
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from athena.cli.environment import load
-from athena.errors import InvalidInputError, UnavailableError
+from athena.cli.environment import database_errors, load
+from athena.errors import InvalidInputError
 
 postgres = typer.Typer(
     name="postgres",
@@ -25,22 +25,19 @@ def migrate(
 ) -> None:
     """Bring the schema of DATABASE_URL to a revision."""
     from alembic.util import CommandError
-    from sqlalchemy.exc import DBAPIError
 
     from athena.db import migrate as migrations
     from athena.settings import DatabaseSettings
 
     url = load(DatabaseSettings).database_url.get_secret_value()
     try:
-        if show:
-            revisions = migrations.current_and_head(url)
-            typer.echo(json.dumps({"current": revisions.current, "head": revisions.head}))
-        elif down is not None:
-            migrations.downgrade(url, down)
-        else:
-            migrations.upgrade(url, revision)
-    except DBAPIError as error:
-        raise UnavailableError(f"the database cannot be used: {' '.join(str(error.orig).split())}") from None
+        with database_errors():
+            if show:
+                typer.echo(json.dumps(migrations.current_and_head(url)._asdict()))
+            elif down is not None:
+                migrations.downgrade(url, down)
+            else:
+                migrations.upgrade(url, revision)
     except CommandError as error:
         raise InvalidInputError(f"no such step: {error}") from None
 

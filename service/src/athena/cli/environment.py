@@ -1,10 +1,15 @@
-"""Settings as a command reads them: from the environment, and with a line for each that does not hold."""
+"""What commands share of their surroundings: settings, the database's errors, logging."""
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from athena.errors import UnavailableError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic_settings import BaseSettings
 
     Settings = TypeVar("Settings", bound=BaseSettings)
@@ -43,3 +48,31 @@ def load(settings: type[Settings]) -> Settings:
             remedy = f"; set it to {EXPECTED[name]}" if name in EXPECTED else ""
             typer.echo(f"{name.upper()}: {wrong}{remedy}", err=True)
         raise typer.Exit(WRONG_SETTINGS) from None
+
+
+@contextmanager
+def database_errors() -> "Iterator[None]":
+    """Turn what the database refuses into an UnavailableError of one line."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise UnavailableError(f"the database cannot be used: {' '.join(str(error.orig).split())}") from None
+
+
+def log_to_standard_error() -> None:
+    """Send warnings of the library to standard error, so that standard output is the command's answer alone."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
