@@ -1,1 +1,1 @@
-"""Who is calling, and how far the credential reaches."""
+"""Bearer tokens: who is calling, and how far they may go."""

@@ -50,8 +50,13 @@ def current_and_head(url: str) -> Revisions:
 
 
 def scripts() -> ScriptDirectory:
-    """Return the migrations of this code, oldest first by `walk_revisions` reversed."""
+    """Return the migrations of this code."""
     return ScriptDirectory(str(_folder()))
+
+
+def revisions() -> frozenset[str]:
+    """Return every revision that this code knows."""
+    return frozenset(script.revision for script in scripts().walk_revisions())
 
 
 def head() -> str:

@@ -4,11 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from athena.errors import UnavailableError
 
 # A database that hangs must turn into an error answer while the caller still waits for one.
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
+RETRY_SECONDS = 2
 CONNECT_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,
@@ -16,6 +23,21 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": STATEMENT_SECONDS * 1000,
 }
+log = structlog.get_logger()
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached, is starting or stopping, or takes too long."""
+
+    title = "Database unavailable"
+    code = "database_unavailable"
+
+
+class SchemaMismatchError(UnavailableError):
+    """The database answers but does not have the tables or columns that this code needs."""
+
+    title = "Schema not ready"
+    code = "schema_not_ready"
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -45,10 +67,29 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Yield a session in a transaction that is committed at the end, or rolled back by an exception."""
-        async with self._sessions.begin() as session:
-            yield session
+        """Yield a session in a transaction that is committed at the end, or rolled back by an exception.
+
+        Raises DatabaseUnavailableError where the database is to blame, and SchemaMismatchError where its schema is.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (DBAPIError, PoolTimeoutError) as error:
+            raise _translated(error) from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+def _translated(error: DBAPIError | PoolTimeoutError) -> Exception:
+    """Return what an error of the database means to whoever made the request; our own mistakes stay what they are."""
+    if isinstance(error, ProgrammingError) and isinstance(error.orig, errors.UndefinedTable | errors.UndefinedColumn):
+        log.warning("schema_not_ready", error=str(error.orig))
+        return SchemaMismatchError("the database's schema is not this release's; run `athena migrate`")
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
+        log.warning("database_unavailable", error=str(getattr(error, "orig", error)))
+        return DatabaseUnavailableError("the database cannot be reached just now", retry_after=RETRY_SECONDS)
+    return error

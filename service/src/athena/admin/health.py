@@ -1,0 +1,68 @@
+"""Whether the Admin API can do its work: is the database there, and does its schema fit this code?"""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from athena.admin.schemas import Health
+from athena.db.session import Database
+
+ANSWER_SECONDS = 3.0
+HEALTHY = "healthy"
+
+
+class SchemaCheck:
+    """Compares the database's revision with those that this code knows."""
+
+    def __init__(self, database: Database, *, head: str, known: frozenset[str]) -> None:
+        self._database = database
+        self._head = head
+        self._known = known
+
+    async def components(self) -> tuple[bool, dict[str, str]]:
+        """Return whether all is well, and what there is to say of the database and its schema."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._database.engine.connect() as connection:
+                revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except ProgrammingError:
+            revision = None
+        except (DBAPIError, PoolTimeoutError, TimeoutError, OSError):
+            return False, {"database": "unreachable", "schema": "unknown"}
+        well, schema = self._verdict(revision)
+        return well, {"database": HEALTHY, "schema": schema}
+
+    def _verdict(self, revision: str | None) -> tuple[bool, str]:
+        if revision == self._head:
+            return True, HEALTHY
+        if revision is None:
+            return False, f"empty: this code needs {self._head}; run `athena migrate`"
+        if revision in self._known:
+            return False, f"behind: at {revision}, this code needs {self._head}; run `athena migrate`"
+        # While a newer release is rolled out, the processes of this one go on serving on the schema of that one.
+        return True, f"ahead: at {revision}, this code was made for {self._head}"
+
+
+def _check(request: Request) -> SchemaCheck:
+    check: SchemaCheck = request.app.state.schema_check
+    return check
+
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", responses={503: {"model": Health, "description": "The database or its schema is not ready"}})
+async def health(check: Annotated[SchemaCheck, Depends(_check)], response: Response) -> Health:
+    """Say whether this process can serve: 503 while the database is out of reach or its schema is behind."""
+    well, components = await check.components()
+    response.status_code = 200 if well else 503
+    return Health(status="healthy" if well else "unhealthy", components=components)
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Say that this process is alive, whatever it depends on."""
+    return {"status": "alive"}

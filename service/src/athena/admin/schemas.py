@@ -1,0 +1,187 @@
+"""What goes in and out of the Admin API."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+INTEGER_MAX = 2**31 - 1
+BIG_INTEGER_MAX = 2**63 - 1
+
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+ENDPOINT_URL = rf"^https?://{_HOST}(?::{_PORT})?(?:/[!$-.0-9:;=@A-Z_a-z~/%]*)?$"
+_ENDPOINT_URL = re.compile(ENDPOINT_URL.removeprefix("^").removesuffix("$"), re.ASCII)
+
+
+def _endpoint_url(url: str) -> str:
+    if _ENDPOINT_URL.fullmatch(url):
+        return url.rstrip("/")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("must not hold a user or a password; everybody who may read the registry would see them")
+    raise ValueError("must be http:// or https://, a host, and if need be a port and a path: http://localhost:11434")
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]+$",
+        description="As callers say it; may hold : and /.",
+        examples=["phi3:mini"],
+    ),
+]
+BackendTypeName = Annotated[
+    Literal["ollama", "mlx", "auto", "openai"],
+    Field(description="The engine's kind. auto: MLX at the endpoint, and the default Ollama where that fails."),
+]
+EndpointUrl = Annotated[
+    str,
+    Field(max_length=500),
+    AfterValidator(_endpoint_url),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 500, "pattern": ENDPOINT_URL, "examples": ["http://localhost:11434"]}
+    ),
+]
+MaxTokens = Annotated[int, Field(ge=1, le=INTEGER_MAX, description="Tokens of a reply, unless the caller says.")]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, description="Unless the caller says.")]
+TimeoutSeconds = Annotated[int, Field(ge=1, le=86400, description="For a whole reply, or a stream's first token.")]
+Description = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None
+Priority = Annotated[int, Field(ge=0, le=INTEGER_MAX, description="The lowest of a model's backends is tried first.")]
+Weight = Annotated[int, Field(ge=0, le=1000, description="The share among the backends of one priority.")]
+Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class BackendNew(_Body):
+    """A backend to add. Naming `priority` or `weight` adds it to the route of a model that already has one."""
+
+    model_name: ModelName
+    backend_type: BackendTypeName
+    endpoint_url: EndpointUrl
+    enabled: bool = True
+    max_tokens: MaxTokens = 2048
+    temperature_default: Temperature = 0.7
+    timeout_seconds: TimeoutSeconds = 60
+    description: Description = None
+    priority: Priority = 0
+    weight: Weight = 1
+
+
+class BackendChange(TypedDict, total=False):
+    """The fields of a backend to change; those that are not given stay as they are."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic reads it here
+
+    model_name: ModelName
+    backend_type: BackendTypeName
+    endpoint_url: EndpointUrl
+    enabled: bool
+    max_tokens: MaxTokens
+    temperature_default: Temperature
+    timeout_seconds: TimeoutSeconds
+    description: Description
+    priority: Priority
+    weight: Weight
+
+
+class Backend(BaseModel):
+    """A backend with its running figures; the averages are null until there is a successful request."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    model_name: str
+    backend_type: BackendTypeName
+    endpoint_url: str
+    enabled: bool
+    max_tokens: int
+    temperature_default: float
+    timeout_seconds: int
+    description: str | None
+    priority: int
+    weight: int
+    created_at: Moment
+    updated_at: Moment
+    avg_tokens_per_sec: float | None
+    avg_latency_ms: float | None
+    total_requests: int
+    total_errors: int
+
+
+class ModelRoute(Backend):
+    """The first backend of a model, and in `route` all of them in the order in which they are tried."""
+
+    route: list[Backend]
+    version: int
+
+
+class Version(BaseModel):
+    """The version of the registry: it grows with every change of the configuration."""
+
+    version: int
+
+
+class Figure(_Body):
+    """What one backend did since the last report: counts, and sums in milliseconds, tokens and seconds."""
+
+    backend_id: Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+    requests: Annotated[int, Field(ge=0, le=10**9)]
+    errors: Annotated[int, Field(ge=0, le=10**9)] = 0
+    latency_ms_sum: Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] = 0.0
+    completion_tokens: Annotated[int, Field(ge=0, le=10**12)] = 0
+    completion_seconds: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _errors_are_requests(self) -> Self:
+        if self.errors > self.requests:
+            raise ValueError("errors: there cannot be more of them than requests, which counts all")
+        return self
+
+
+class FigureReport(_Body):
+    """A batch of figures. Its id makes it count once, however often it is sent within a day."""
+
+    batch_id: Annotated[UUID, Field(strict=False)]
+    figures: Annotated[list[Figure], Field(max_length=10_000)]
+
+
+class AuditEntry(BaseModel):
+    """One change of the configuration: who, when, what, and what it was before and after."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    at: Moment
+    actor: str
+    action: str
+    entity: str
+    entity_id: int
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Health(BaseModel):
+    """Whether the process can do its work, and what each of its parts says."""
+
+    status: Literal["healthy", "unhealthy"]
+    components: dict[str, str]

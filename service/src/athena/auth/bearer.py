@@ -1,0 +1,68 @@
+"""Who is calling: the bearer token of a request, and how far it reaches."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from athena.auth.tokens import Scope, verify
+from athena.auth.users import enabled_user
+from athena.db.session import Database
+from athena.errors import ForbiddenError, UnauthorizedError
+
+STATIC_TOKEN_NAME = "api-token"  # noqa: S105  # a name for the audit log, not a secret
+
+bearer = HTTPBearer(auto_error=False, description="ADMIN_API_TOKEN, or a personal token that `athena token` made.")
+
+
+class Identity(NamedTuple):
+    """Who is calling, as the audit log names them, and how far they may go."""
+
+    name: str
+    scope: Scope
+
+
+class Authenticator:
+    """Tells whose a token is: the installation's static one, or a personal one of an enabled user."""
+
+    def __init__(self, database: Database, *, static_token: str | None, jwt_secret: str | None) -> None:
+        self._database = database
+        self._static_token = static_token.encode() if static_token else None
+        self._jwt_secret = jwt_secret
+
+    async def identify(self, token: str) -> Identity:
+        """Return whose token it is; raises UnauthorizedError where it does not hold."""
+        if self._static_token is not None and hmac.compare_digest(token.encode(), self._static_token):
+            return Identity(STATIC_TOKEN_NAME, Scope.ADMIN)
+        if self._jwt_secret is None:
+            raise UnauthorizedError("the token is not one of this installation")
+        claims = verify(self._jwt_secret, token)
+        async with self._database.transaction() as session:
+            user = await enabled_user(session, claims.user)
+        if user is None:
+            raise UnauthorizedError("the token's user does not exist or is disabled")
+        # A user whose scope was narrowed holds no more with a token from before.
+        scope = claims.scope if Scope(user.scope).covers(claims.scope) else Scope(user.scope)
+        return Identity(user.name, scope)
+
+
+def require(scope: Scope) -> Callable[..., Awaitable[Identity]]:
+    """Return a FastAPI dependency that gives the caller's Identity, or answers 401 or 403.
+
+    The application holds its Authenticator in `app.state.authenticator`.
+    """
+
+    async def identity(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    ) -> Identity:
+        if credentials is None:
+            raise UnauthorizedError("a token is needed: Authorization: Bearer TOKEN")
+        authenticator: Authenticator = request.app.state.authenticator
+        caller = await authenticator.identify(credentials.credentials)
+        if not caller.scope.covers(scope):
+            raise ForbiddenError(f"this needs a token of the scope {scope}; this one has {caller.scope}")
+        return caller
+
+    return identity

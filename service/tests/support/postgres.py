@@ -1,0 +1,134 @@
+"""A real PostgreSQL under a test's control: the embedded one, started the way a deployment starts it."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from athena.db import embedded
+
+PASSWORD = "a-password-of-these-tests"
+READY_WITHIN_SECONDS = 15.0
+
+# What makes a server quick that need not survive a power cut.
+_FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+_RUN = """
+import ast, pwd, sys
+from pathlib import Path
+from athena.db import embedded
+data, port, binaries, user, settings = sys.argv[1:]
+embedded.run(Path(data), int(port), binaries=Path(binaries), settings=ast.literal_eval(settings),
+             user=pwd.getpwnam(user) if user else None)
+"""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """Return whom PostgreSQL runs as where the tests run as root: its own user, or `nobody` where that is not made."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(embedded.SYSTEM_USER)
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+class PostgresServer:
+    """An embedded PostgreSQL with a data folder of its own; the same port and data after every start."""
+
+    def __init__(self) -> None:
+        self.user = unprivileged_user()
+        self.folder = Path(tempfile.mkdtemp(prefix="athena-postgres-", dir="/tmp" if self.user else None))  # noqa: S108  # a folder that every user may enter
+        self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.binaries = embedded.find_binaries()
+        try:
+            embedded.check_reachable(self.binaries / "postgres", self.user)
+        except embedded.EmbeddedPostgresError:
+            self.binaries = embedded.copy_binaries(self.binaries, self.folder / "wheel")
+        password_file = self.folder / "password"
+        password_file.write_text(PASSWORD)
+        embedded.initdb(self.data, password_file, binaries=self.binaries, user=self.user)
+
+    def url(self, database: str = embedded.DATABASE) -> str:
+        """Return the address of one of its databases."""
+        return f"postgresql://{embedded.SUPERUSER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        user = self.user.pw_name if self.user else ""
+        arguments = [str(self.data), str(self.port), str(self.binaries), user, repr(_FAST)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments], stdout=log, stderr=log)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes connections; fails with its log where it does not."""
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                assert self.process is not None
+                assert self.process.poll() is None, self.log()
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.02)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Kill its first process (kill -9), as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it properly; no harm if it is down already."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(20)
+        self.process = None
+
+    def remove(self) -> None:
+        """End it and delete its folder."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def log(self) -> str:
+        """Return what it has logged."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def create_database(self, template: str | None = None) -> str:
+        """Make a database, as a copy of another one if need be; returns its name."""
+        name = f"test_{uuid4().hex}"
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
+        self._execute(statement)
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database, whoever is connected to it."""
+        self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement)
