@@ -1,0 +1,51 @@
+"""A router between a registry and engines that tests make up."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from athena.router.services import RouterServices
+from athena.router.types import Backend
+from athena.settings import RouterSettings
+from tests.router.registry import AdminApi, Registry
+from tests.router.standin import Behaviour, StandIn, refused_url, serve, until
+
+
+class Bench:
+    """What a test puts together: engines, a registry, and a router between them."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.registry = Registry()
+        self.api = AdminApi(self.registry)
+        self._stack = stack
+
+    async def engine(self, behaviour: Behaviour = serve) -> StandIn:
+        """Start an engine."""
+        return await self._stack.enter_async_context(StandIn(behaviour))
+
+    async def settings(self, ollama_url: str | None = None) -> RouterSettings:
+        """Return settings for the registry, which is started."""
+        admin = await self.engine(self.api)
+        return RouterSettings.model_validate(
+            {
+                "admin_api_url": admin.url,
+                "admin_api_token": self.api.token,
+                "ollama_url": ollama_url or refused_url(),
+            }
+        )
+
+    async def router(self, *rows: Backend, ollama_url: str | None = None) -> RouterServices:
+        """Start a router that knows these rows."""
+        self.registry.rows = list(rows)
+        services = RouterServices(await self.settings(ollama_url))
+        await self._stack.enter_async_context(services)
+        await until(lambda: services.configuration.snapshot.complete)
+        return services
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """An empty bench."""
+    async with AsyncExitStack() as stack:
+        yield Bench(stack)
