@@ -1,6 +1,5 @@
 """`athena ask`: one question to a model, straight through the router library."""
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,8 @@ def ask(
     stats: Annotated[bool, typer.Option("--stats", help="Say on standard error who answered, and how fast.")] = False,
 ) -> None:
     """Print a model's answer as it arrives. Finding the first enabled model needs ADMIN_API_TOKEN."""
+    import asyncio
+
     from athena.router.types import Message, Operation, Request, Sampling
     from athena.settings import RouterSettings
 

@@ -18,6 +18,7 @@ else:
 
 WRONG_SETTINGS = 2
 
+WRONG = {"missing": "is not set", "string_pattern_mismatch": "is not of the right form"}
 EXPECTED = {
     "database_url": "postgresql://USER:PASSWORD@HOST:PORT/NAME",
     "admin_api_token": "the installation's token, at least 16 characters",
@@ -44,7 +45,7 @@ def load(settings: type[Settings]) -> Settings:
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             name = str(fault["loc"][0]) if fault["loc"] else "settings"
-            wrong = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+            wrong = WRONG.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
             remedy = f"; set it to {EXPECTED[name]}" if name in EXPECTED else ""
             typer.echo(f"{name.upper()}: {wrong}{remedy}", err=True)
         raise typer.Exit(WRONG_SETTINGS) from None

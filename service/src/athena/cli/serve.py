@@ -57,19 +57,19 @@ def _application(role: Role) -> "Callable[[], Any]":
 
     match role:
         case Role.ADMIN:
+            admin = load(settings.AdminSettings)
             from athena.admin.app import create_app as create_admin
 
-            admin = load(settings.AdminSettings)
             return lambda: create_admin(admin)
         case Role.PROXY:
+            proxy = load(settings.RouterSettings)
             from athena.proxy.app import create_app as create_proxy
 
-            proxy = load(settings.RouterSettings)
             return lambda: create_proxy(proxy)
         case Role.ORCHESTRATOR:
+            orchestrator = load(settings.OrchestratorSettings)
             from athena.orchestrator.app import create_app as create_orchestrator
 
-            orchestrator = load(settings.OrchestratorSettings)
             return lambda: create_orchestrator(orchestrator)
 
 

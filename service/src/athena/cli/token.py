@@ -1,6 +1,5 @@
 """`athena token`: a personal token for the Admin API."""
 
-import asyncio
 import getpass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +28,8 @@ def token(
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long it holds.")] = 90,
 ) -> None:
     """Print a personal token, signed with JWT_SECRET; the user is added to DATABASE_URL where there is none."""
+    import asyncio
+
     from athena.settings import AdminSettings
 
     settings = load(AdminSettings)

@@ -13,6 +13,7 @@ from typing import Any
 
 ATHENA = str(Path(sys.executable).with_name("athena"))
 READY_WITHIN_SECONDS = 30.0
+COMMAND_WITHIN_SECONDS = 60.0
 OURS = {
     *("DATABASE_URL", "JWT_SECRET", "ADMIN_API_TOKEN", "ADMIN_API_URL", "OLLAMA_URL", "REDIS_URL", "LOG_LEVEL"),
     *("ROUTER_STATE_FILE", "CONFIG_CACHE_SECONDS", "ORCHESTRATOR_INTENTS_FILE"),
@@ -24,10 +25,15 @@ def environment(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in OURS}, **variables}
 
 
-def athena(*arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+def athena(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
-        [ATHENA, *arguments], env=environment(**variables), capture_output=True, text=True, timeout=timeout, check=False
+        [ATHENA, *arguments],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_WITHIN_SECONDS,
+        check=False,
     )
 
 

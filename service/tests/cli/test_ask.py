@@ -1,0 +1,89 @@
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.engines.server import EngineServer
+from tests.support.admin import AdminApi
+from tests.support.processes import ATHENA, athena, environment
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def access(admin_api: AdminApi, ollama_server: EngineServer) -> dict[str, str]:
+    return {
+        "ADMIN_API_URL": admin_api.base_url,
+        "ADMIN_API_TOKEN": admin_api.token,
+        "OLLAMA_URL": ollama_server.url,
+    }
+
+
+def test_the_answer_goes_to_standard_output_and_the_figures_to_standard_error(
+    admin_api: AdminApi, access: dict[str, str], mlx_server: EngineServer
+) -> None:
+    admin_api.add("house", backend_type="mlx", endpoint_url=mlx_server.url)
+    done = athena("ask", "What is a monsoon?", "--model", "house", "--max-tokens", "5", "--stats", **access)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n")
+    assert "routing_llm_request" not in done.stdout
+    figures = re.fullmatch(
+        r"house by mlx at (\S+): first token after [\d.]+ s, 5 tokens in [\d.]+ s, [\d.]+ tokens/s\n", done.stderr
+    )
+    assert figures is not None, done.stderr
+    assert figures[1] == mlx_server.url
+
+
+def test_without_a_model_the_first_enabled_one_answers(
+    admin_api: AdminApi, access: dict[str, str], ollama_server: EngineServer
+) -> None:
+    admin_api.add("off", enabled=False)
+    admin_api.add(ollama_server.model, endpoint_url=ollama_server.url)
+    done = athena("ask", "Anybody?", "--system", "Be brief.", "--max-tokens", "3", "--stats", **access)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"{ollama_server.model} by ollama at ")
+
+
+def test_without_a_model_an_empty_registry_is_told(access: dict[str, str]) -> None:
+    done = athena("ask", "Anybody?", **access)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: no enabled backend in the registry")
+
+
+def test_without_a_token_a_model_must_be_named(access: dict[str, str]) -> None:
+    del access["ADMIN_API_TOKEN"]
+    done = athena("ask", "Anybody?", **access)
+    assert done.returncode == 1
+    assert "name a --model" in done.stderr
+
+
+def test_an_engine_that_is_down_is_an_error_of_one_line(admin_api: AdminApi, access: dict[str, str]) -> None:
+    admin_api.add("gone", backend_type="mlx", endpoint_url="http://127.0.0.1:9")
+    done = athena("ask", "Anybody?", "--model", "gone", **access)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_long_answer_without_a_stack(
+    admin_api: AdminApi, access: dict[str, str], ollama_server: EngineServer
+) -> None:
+    admin_api.add(ollama_server.model, endpoint_url=ollama_server.url)
+    asking = subprocess.Popen(
+        [ATHENA, "ask", "Tell me everything.", "--model", ollama_server.model, "--max-tokens", "100000"],
+        env=environment(**access),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert asking.stdout is not None
+    assert os.read(asking.stdout.fileno(), 1)  # it streams
+    began = time.monotonic()
+    asking.send_signal(signal.SIGINT)
+    _, errors = asking.communicate(timeout=10)
+    assert time.monotonic() - began < 5
+    assert asking.returncode == 130
+    assert b"Traceback" not in errors
