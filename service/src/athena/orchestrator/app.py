@@ -1,5 +1,6 @@
 """The orchestrator's HTTP application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,6 +8,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from athena import __version__, problems
+from athena.errors import AthenaError
 from athena.orchestrator import intents
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations
 from athena.orchestrator.query import Answer, Orchestrator, Query
@@ -14,6 +16,14 @@ from athena.router.services import RouterServices
 from athena.settings import OrchestratorSettings
 
 REGISTRY_SECONDS = 2.0  # that a start waits for the registry, so that the first query finds its models
+
+
+class CallerLeftError(AthenaError):
+    """Nobody waits for the answer any more; the status is for the logs of what stands in between."""
+
+    status = 499
+    title = "Client closed request"
+    code = "caller_left"
 
 
 class Health(BaseModel):
@@ -73,6 +83,22 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     async def query(request: Request, body: Query) -> Answer:
         """Answer a query, and say which models and backends did it and how long each step took."""
         orchestrator: Orchestrator = request.app.state.orchestrator
-        return await orchestrator.answer(body)
+        answering = asyncio.create_task(orchestrator.answer(body))
+        leaving = asyncio.create_task(_disconnected(request))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise CallerLeftError("the caller left before there was an answer")
+            return answering.result()
+        finally:
+            # The engine is not to work for a caller who is gone; closing its stream stops it.
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
 
     return app
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
