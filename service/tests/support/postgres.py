@@ -21,7 +21,7 @@ PASSWORD = "a-password-of-these-tests"
 READY_WITHIN_SECONDS = 15.0
 
 # What makes a server quick that need not survive a power cut.
-_FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+_FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 _RUN = """
 import ast, pwd, sys
 from pathlib import Path
