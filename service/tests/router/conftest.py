@@ -1,7 +1,7 @@
 """A router between a registry and engines that tests make up."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -44,8 +44,15 @@ class Bench:
         return services
 
 
+@asynccontextmanager
+async def opened() -> AsyncIterator[Bench]:
+    """An empty bench, for tests that run an event loop of their own."""
+    async with AsyncExitStack() as stack:
+        yield Bench(stack)
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     """An empty bench."""
-    async with AsyncExitStack() as stack:
-        yield Bench(stack)
+    async with opened() as bench:
+        yield bench

@@ -81,7 +81,7 @@ class UpstreamReply:
 
     def set_deadline(self, seconds: float) -> None:
         """Break the reply with BackendError(TIMEOUT) unless it has ended within `seconds` from now."""
-        self._set_timer(seconds, self._expire, f"no answer within {seconds:.3g} s")
+        self._set_timer(seconds, self._expire, f"no answer within {round(seconds, 1):g} s")
 
     def set_idle_limit(self, seconds: float) -> None:
         """In place of a deadline: break the reply once nothing has come for `seconds` (at most twice as long)."""

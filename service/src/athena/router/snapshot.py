@@ -18,7 +18,7 @@ POLL_SECONDS = 25.0  # the longest wait of one long poll
 LOOK_UP_SECONDS = 2.0  # the longest that a request waits for a model that is not known yet
 LOOK_UP_PAUSE_SECONDS = 1.0  # after a look-up that failed, unknown models have the default for so long
 RETRY_SECONDS = (0.5, 5.0)  # the first and the longest pause while the source is out of reach
-SETTLE_SECONDS = 0.05  # between two refreshes; many changes at once are taken over together
+SETTLE_SECONDS = 0.05  # between two polls: many changes at once are taken over together
 KNOWN_MODELS = 4096  # models that are remembered one by one; callers may ask for any name
 log = structlog.get_logger()
 
@@ -126,10 +126,10 @@ class Configuration:
                 if version != self._snapshot.version or time.monotonic() >= expires:
                     await self._refresh(version)
                     expires = time.monotonic() + self._cache_seconds
-                    self._note_reachable()
-                    await asyncio.sleep(SETTLE_SECONDS)
-            except SourceError as error:
-                self._note_unreachable(error.detail)
+            except Exception as error:
+                if not isinstance(error, SourceError):  # a fault of ours must not end the following for good
+                    log.exception("configuration_not_refreshed")
+                self._note_unreachable(str(error))
                 expires = 0.0  # whatever was missed meanwhile
                 await asyncio.sleep(pause * self._jitter.uniform(0.5, 1.0))
                 pause = min(pause * 2, longest)
@@ -137,6 +137,7 @@ class Configuration:
                 pause = RETRY_SECONDS[0]
                 self._contacted.set()
                 self._note_reachable()
+                await asyncio.sleep(SETTLE_SECONDS)
 
     async def _refresh(self, version: int) -> None:
         if self._source.whole_table:
