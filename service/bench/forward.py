@@ -80,7 +80,18 @@ def memory(pid: int) -> float:
 
 def load(url: str, script: Path, pid: int, options: argparse.Namespace) -> Figures:
     """Send requests for a while and return what came of it."""
-    command = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--latency", "-s", str(script), url]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{options.connections}",
+        f"-d{options.seconds}s",
+        "--latency",
+        "--timeout",
+        "30s",
+        "-s",
+        str(script),
+        url,
+    ]
     before = cpu_seconds(pid)
     result = subprocess.run(pinned(1, command), check=True, capture_output=True, text=True).stdout
     spent = cpu_seconds(pid) - before
@@ -90,8 +101,8 @@ def load(url: str, script: Path, pid: int, options: argparse.Namespace) -> Figur
     return {
         "rate": float(_found(r"Requests/sec:\s+([\d.]+)", result)),
         "cpu": spent / count * 1e6,
-        "p50": _milliseconds(_found(r"50%\s+(\S+)", result)),
-        "p99": _milliseconds(_found(r"99%\s+(\S+)", result)),
+        "p50": _milliseconds(_found(r"(?m)^\s+50%\s+(\S+)", result)),
+        "p99": _milliseconds(_found(r"(?m)^\s+99%\s+(\S+)", result)),
         "memory": memory(pid),
     }
 

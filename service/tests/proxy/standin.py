@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 
 class Heard:
@@ -179,9 +180,11 @@ class Registry(StandIn):
         self.figures: list[dict[str, Any]] = []
 
     async def _handle(self, heard: Heard) -> None:
-        path = heard.path.partition("?")[0]
+        path, _, query = heard.path.partition("?")
         if path == "/api/llm-backends/changes":
-            await asyncio.sleep(25)
+            asked = parse_qs(query)
+            if int(asked["after"][0]) >= self.version:
+                await asyncio.sleep(float(asked["wait"][0]))
             await heard.answer(json.dumps({"version": self.version}).encode())
         elif path == "/api/llm-backends/figures":
             self.figures.append(heard.json)

@@ -47,6 +47,7 @@ async def _ollama_breaks(heard: Heard) -> None:
 async def _ollama_reports_an_error(heard: Heard) -> None:
     await heard.start("application/x-ndjson")
     await heard.chunk(ollama_line(heard, "one "))
+    await asyncio.sleep(0.1)  # together with the first token it would still be a matter for the next backend
     await heard.chunk(b'{"error": "out of memory"}\n')
     await heard.end()
 

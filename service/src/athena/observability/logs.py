@@ -2,10 +2,27 @@
 
 import logging
 import sys
+import time
 from typing import Any
 
 import msgspec
 import structlog
+
+
+class _Timestamp:
+    """Adds the time in ISO 8601, UTC; the part down to the second is written once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._prefix = ""
+
+    def __call__(self, _: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        event["timestamp"] = f"{self._prefix}.{nanoseconds // 1000:06d}Z"
+        return event
 
 
 def _render(_: Any, __: str, event: structlog.typing.EventDict) -> bytes:
@@ -23,7 +40,7 @@ def configure(service: str, level: str = "info") -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Timestamp(),
         structlog.processors.dict_tracebacks,
     ]
     structlog.configure(
