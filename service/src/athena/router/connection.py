@@ -46,6 +46,14 @@ class UpstreamReply:
         """The headers by lower-case name; of several of one name, the last."""
         return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._raw_headers}
 
+    @property
+    def content_type(self) -> str:
+        """What the body is; empty where the engine does not say."""
+        for name, value in self._raw_headers:
+            if name.lower() == b"content-type":
+                return value.decode("latin-1")
+        return ""
+
     async def head(self) -> None:
         """Wait until `status` and `headers` are there; raises BackendError where they do not come."""
         while not self.headed:
@@ -202,6 +210,11 @@ class Connection(asyncio.Protocol):
         self._reply: UpstreamReply | None = None
         self._head_size = 0
         self._paused = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing can be sent any more; `on_lost` comes a turn of the loop later."""
+        return self._transport.is_closing()
 
     def send(self, request: bytes) -> UpstreamReply:
         """Write a request, head and body in one piece, and return its reply."""

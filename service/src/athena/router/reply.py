@@ -85,7 +85,7 @@ class OpenReply:
     ) -> None:
         self.target = attempt.target
         self.passthrough = passthrough
-        self.content_type = upstream.headers.get("content-type", "application/json")
+        self.content_type = upstream.content_type or "application/json"
         self.usage: Usage | None = None
         self._attempt = attempt
         self._upstream = upstream

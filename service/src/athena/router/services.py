@@ -41,8 +41,6 @@ class RouterServices:
             source, cache_seconds=settings.config_cache_seconds, state_file=settings.router_state_file
         )
         self.figures = Figures(reporter(self.upstream, url=url, token=token) if token is not None else None)
-        await self._stack.enter_async_context(self.figures)
-        await self._stack.enter_async_context(self.configuration)
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,
@@ -51,6 +49,8 @@ class RouterServices:
             ollama_url=settings.ollama_url,
             random=Random(),  # noqa: S311 - it spreads requests, nothing secret
         )
+        await self._stack.enter_async_context(self.figures)
+        await self._stack.enter_async_context(self.configuration)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -68,7 +68,11 @@ class _Origin:
         self._client = client
 
     def take(self) -> Connection | None:
-        return self.idle.pop() if self.idle else None
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.closing:
+                return connection
+        return None
 
     def put(self, connection: Connection) -> None:
         if self._client.closed:
