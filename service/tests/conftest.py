@@ -3,10 +3,23 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from athena.db import migrate
 from tests.support.admin import AdminApi, running_admin_api
 from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    """Log in one line each; structlog's default draws every exception in a frame, which takes seconds."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,9 @@ async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
     detail = "The service failed on this request; its log has the cause."
-    return respond({"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": detail})
+    members = {"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": detail}
+    # The server closes the connection after such an error; a caller who is not told sends the next request into it.
+    return respond(members, {"Connection": "close"})
 
 
 def install(app: FastAPI) -> None:

@@ -41,7 +41,8 @@ def configure(service: str, level: str = "info") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _Timestamp(),
-        structlog.processors.dict_tracebacks,
+        # Without the local variables, which hold tokens and passwords.
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
     ]
     structlog.configure(
         processors=[*shared, _render],
