@@ -1,0 +1,80 @@
+"""What both dialects need to read a caller's JSON, and to say what is wrong with it."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from athena.router.errors import RequestRejectedError
+
+T = TypeVar("T")
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=100)]
+
+_PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_INDEX = re.compile(r"\[(\d*|\.\.\.)\]")
+
+
+class Head(msgspec.Struct):
+    """What routing looks at."""
+
+    model: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    stream: bool | None = None
+
+
+_HEAD = msgspec.json.Decoder(Head)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+
+
+def _rejected(error: msgspec.MsgspecError) -> RequestRejectedError:
+    """Turn msgspec's message, which ends with the place at fault, into one that names the field."""
+    message = str(error)
+    place = _PLACE.search(message)
+    if isinstance(error, msgspec.ValidationError) and place:
+        field = _INDEX.sub(r".\1", place["path"]).replace("....", ".N").strip(".")
+        return RequestRejectedError(f"{field or 'body'}: {message[: place.start()]}", field=field or None)
+    if isinstance(error, msgspec.ValidationError):
+        missing = re.search(r"missing required field `(\w+)`", message)
+        return RequestRejectedError(f"The body is not as expected: {message}", field=missing[1] if missing else None)
+    return RequestRejectedError(f"The body is not JSON: {message}")
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Return the body as the decoder's type; raises RequestRejectedError with the field at fault."""
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise _rejected(error) from error
+    except RecursionError as error:
+        raise RequestRejectedError("The body is nested too deeply.") from error
+
+
+def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
+    """Return the model name, and whether a stream is wanted; see Codec.peek."""
+    head = decode(_HEAD, body)
+    return head.model, stream_default if head.stream is None else head.stream
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """Return the body's fields as they are, without those that are null: both dialects take null for absent."""
+    return {name: value for name, value in decode(_OBJECT, body).items() if value is not None}
+
+
+def convert(fields: Mapping[str, Any], kind: type[T]) -> T:
+    """Return the fields as `kind`; raises RequestRejectedError with the field at fault."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.MsgspecError as error:
+        raise _rejected(error) from error
+    except RecursionError as error:
+        raise RequestRejectedError("The body is nested too deeply.") from error
+
+
+def present(**values: object) -> dict[str, Any]:
+    """Return the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}

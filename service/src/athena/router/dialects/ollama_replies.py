@@ -1,0 +1,235 @@
+"""Ollama's replies: streams of JSON lines and whole bodies, read and written."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from athena.errors import AthenaError
+from athena.router.dialects.lines import LineBuffer, Tail
+from athena.router.errors import BackendError, FailureKind
+from athena.router.types import Delta, Event, Finish, Operation, ToolCall, Usage
+
+_TAIL = 4096  # bytes; the last line fits in, but for the `context` of generate, which is read from its end
+_NANOSECONDS = 1e9
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+
+
+class _Message(msgspec.Struct):
+    content: str = ""
+    thinking: str = ""
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Line(msgspec.Struct):
+    message: _Message | None = None
+    response: str = ""
+    thinking: str = ""
+    done: bool = False
+    done_reason: str = ""
+    error: str = ""
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int | None = None
+    eval_count: int = 0
+    eval_duration: int | None = None
+    load_duration: int | None = None
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_eval_count,
+            completion_tokens=self.eval_count,
+            load_seconds=_seconds(self.load_duration),
+            prompt_seconds=_seconds(self.prompt_eval_duration),
+            completion_seconds=_seconds(self.eval_duration),
+        )
+
+
+_LINE = msgspec.json.Decoder(_Line)
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / _NANOSECONDS
+
+
+def _line(data: bytes) -> _Line:
+    try:
+        line = _LINE.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BackendError(FailureKind.MALFORMED, f"a line that is not Ollama's: {error}") from error
+    if line.error:
+        raise BackendError(FailureKind.STATUS, line.error)
+    return line
+
+
+class Reader:
+    """Reads a stream; see StreamReader."""
+
+    def __init__(self) -> None:
+        self._lines = LineBuffer()
+        self._called = False
+        self._ended = False
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        events: list[Event] = []
+        for line in self._lines.feed(data):
+            if line.strip() and not self._ended:
+                self._take(_line(line), events)
+        return events
+
+    def end(self) -> None:
+        rest = self._lines.rest()
+        if not self._ended and not (rest.strip() and _line(rest).done):
+            raise BackendError(FailureKind.EMPTY, "the stream ended without a line that is done")
+
+    def _take(self, line: _Line, events: list[Event]) -> None:
+        message = line.message or _Message(content=line.response, thinking=line.thinking)
+        calls = tuple(
+            ToolCall(name=call.function.name, arguments=msgspec.json.encode(call.function.arguments or {}).decode())
+            for call in message.tool_calls or []
+        )
+        if message.content or message.thinking or calls:
+            events.append(Delta(text=message.content, thinking=message.thinking, tool_calls=calls))
+        self._called = self._called or bool(calls)
+        if line.done:
+            self._ended = True
+            finished = "tool_calls" if self._called else "stop"
+            events.append(Finish(reason="length" if line.done_reason == "length" else finished, usage=line.usage()))
+
+
+class Watch:
+    """Watches a stream that is passed through; see StreamWatch."""
+
+    def __init__(self) -> None:
+        self._lines = LineBuffer()
+        self._tail = Tail(_TAIL)
+        self._begun = False
+
+    def feed(self, data: bytes) -> bool:
+        self._tail.feed(data)
+        if self._begun:
+            if data.startswith(b'{"error"') or b'\n{"error"' in data:
+                raise BackendError(FailureKind.STATUS, "the engine reported an error within the stream")
+            return True
+        for line in self._lines.feed(data):
+            if line.strip():
+                read = _line(line)
+                message = read.message or _Message(content=read.response, thinking=read.thinking)
+                said = message.content or message.thinking or message.tool_calls or read.done
+                self._begun = self._begun or bool(said)
+        return self._begun
+
+    def end(self) -> Usage | None:
+        lines = self._tail.lines()
+        if not lines or b'"done":true' not in lines[-1].replace(b" ", b""):
+            raise BackendError(FailureKind.EMPTY, "the stream ended without a line that is done")
+        try:
+            return _LINE.decode(lines[-1]).usage()
+        except msgspec.MsgspecError:
+            return _usage_at_end(lines[-1])
+
+
+def _usage_at_end(line: bytes) -> Usage | None:
+    """Return the figures of a last line that was too long to keep: they follow its `context`."""
+    _, found, figures = line.rpartition(b"],")
+    try:
+        return _LINE.decode(b"{" + figures).usage() if found else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def usage_of(body: bytes) -> Usage:
+    """See Codec.usage_of_reply."""
+    line = _line(body)
+    if not line.done:
+        raise BackendError(FailureKind.EMPTY, "a reply that is not done")
+    return line.usage()
+
+
+class Encoder:
+    """Writes one reply; see ReplyEncoder."""
+
+    content_type = "application/x-ndjson"
+
+    def __init__(self, operation: Operation, model: str) -> None:
+        self._chat = operation is Operation.CHAT
+        self._model = model
+        self._started = time.perf_counter_ns()
+
+    def start(self) -> bytes:
+        return b""
+
+    def delta(self, event: Delta) -> bytes:
+        return self._encode(self._said(event.text, event.thinking, event.tool_calls) | {"done": False})
+
+    def finish(self, event: Finish) -> bytes:
+        return self._encode(self._said("", "", ()) | self._end(event))
+
+    def broken(self, error: AthenaError) -> bytes:
+        return encode_error(error) + b"\n"
+
+    def whole(self, events: Sequence[Event]) -> bytes:
+        deltas = [event for event in events if isinstance(event, Delta)]
+        finish = next(event for event in reversed(events) if isinstance(event, Finish))
+        said = self._said(
+            "".join(delta.text for delta in deltas),
+            "".join(delta.thinking for delta in deltas),
+            [call for delta in deltas for call in delta.tool_calls],
+        )
+        return self._encode(said | self._end(finish)).rstrip(b"\n")
+
+    def _said(self, text: str, thinking: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+        thought = {"thinking": thinking} if thinking else {}
+        if not self._chat:
+            return {"response": text, **thought}
+        message: dict[str, Any] = {"role": "assistant", "content": text, **thought}
+        if calls:
+            message["tool_calls"] = [
+                {"function": {"name": call.name, "arguments": _object(call.arguments)}} for call in calls
+            ]
+        return {"message": message}
+
+    def _end(self, finish: Finish) -> dict[str, Any]:
+        total = time.perf_counter_ns() - self._started
+        usage = finish.usage
+        return {
+            "done": True,
+            "done_reason": "length" if finish.reason == "length" else "stop",
+            "total_duration": total,
+            "load_duration": _nanoseconds(usage.load_seconds) or 0,
+            "prompt_eval_count": usage.prompt_tokens,
+            "prompt_eval_duration": _nanoseconds(usage.prompt_seconds) or 0,
+            "eval_count": usage.completion_tokens,
+            # An engine that measures nothing has at least not taken longer than this.
+            "eval_duration": _nanoseconds(usage.completion_seconds) or total,
+        }
+
+    def _encode(self, fields: dict[str, Any]) -> bytes:
+        created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return msgspec.json.encode({"model": self._model, "created_at": created, **fields}) + b"\n"
+
+
+def _nanoseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * _NANOSECONDS)
+
+
+def _object(arguments: str) -> dict[str, Any]:
+    """Return a tool call's arguments as this dialect has them; what is no object, as a model may write, stays text."""
+    try:
+        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        return {"arguments": arguments}
+
+
+def encode_error(error: AthenaError) -> bytes:
+    """See Codec.encode_error."""
+    return msgspec.json.encode({"error": error.detail})

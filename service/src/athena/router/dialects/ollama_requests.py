@@ -1,0 +1,179 @@
+"""Ollama's requests, to and from the neutral form."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from athena.router.dialects.decoding import Integer, Share, Temperature, convert, fields_of, present
+from athena.router.errors import RequestRejectedError
+from athena.router.types import Message, Operation, Request, Sampling, ToolCall
+
+# Extra fields of this dialect that are passed on to an engine that speaks it.
+PASSED_ON = frozenset({"context", "images", "keep_alive", "raw", "suffix", "template", "think"})
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+
+
+class _Message(msgspec.Struct):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_name: str | None = None
+
+
+class _Options(msgspec.Struct):
+    """The options that have a neutral word; a negative `num_predict` means no limit."""
+
+    temperature: Temperature | None = None
+    num_predict: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    min_p: Share | None = None
+    seed: Integer | None = None
+    stop: list[str] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repeat_penalty: float | None = None
+
+
+class _Common(msgspec.Struct, kw_only=True):
+    model: str
+    stream: bool = True
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+
+
+class _Chat(_Common, kw_only=True):
+    messages: list[_Message] = []
+    tools: list[dict[str, Any]] | None = None
+
+
+class _Generate(_Common, kw_only=True):
+    prompt: str = ""
+    system: str | None = None
+
+
+def decode(operation: Operation, body: bytes) -> Request:
+    """See Codec.decode_request. Options without a neutral word stay together, as `options` among the extra fields."""
+    fields = fields_of(body)
+    kind = _Chat if operation is Operation.CHAT else _Generate
+    asked = convert(fields, kind)
+    options = {name: value for name, value in (asked.options or {}).items() if value is not None}
+    extra = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
+    if others := {name: value for name, value in options.items() if name not in _Options.__struct_fields__}:
+        extra["options"] = others
+    request = Request(
+        operation=operation,
+        model=asked.model,
+        stream=asked.stream,
+        sampling=_sampling(options),
+        response_schema=asked.format if isinstance(asked.format, dict) else {} if asked.format == "json" else None,
+        include_usage=True,  # its last line always counts
+        extra=extra,
+    )
+    if isinstance(asked, _Chat):
+        request.messages = [_message(message) for message in asked.messages]
+        request.tools = asked.tools or []
+    elif isinstance(asked, _Generate):
+        request.prompt = asked.prompt
+        request.system = asked.system
+    return request
+
+
+def _sampling(fields: dict[str, Any]) -> Sampling:
+    try:
+        options = convert(fields, _Options)
+    except RequestRejectedError as error:
+        raise RequestRejectedError(f"options.{error.detail}", field=f"options.{error.field}") from error
+    limit = options.num_predict
+    return Sampling(
+        temperature=options.temperature,
+        max_tokens=limit if limit is not None and limit > 0 else None,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        seed=options.seed,
+        stop=options.stop,
+        frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty,
+        repeat_penalty=options.repeat_penalty,
+    )
+
+
+def _message(message: _Message) -> Message:
+    return Message(
+        role=message.role,
+        content=message.content or "",
+        thinking=message.thinking or "",
+        images=message.images or [],
+        tool_calls=[
+            ToolCall(name=call.function.name, arguments=msgspec.json.encode(call.function.arguments).decode())
+            for call in message.tool_calls or []
+        ],
+        tool_name=message.tool_name,
+    )
+
+
+def encode(request: Request) -> bytes:
+    """See Codec.encode_request; raises RequestRejectedError where a tool call's arguments are no JSON object."""
+    schema = request.response_schema
+    fields = present(
+        model=request.model,
+        stream=request.stream,
+        format=None if schema is None else schema or "json",
+        options=options_of(request) or None,
+    )
+    fields |= {name: value for name, value in request.extra.items() if name in PASSED_ON}
+    if request.operation is Operation.CHAT:
+        fields["messages"] = [_written(index, message) for index, message in enumerate(request.messages)]
+        if request.tools:
+            fields["tools"] = request.tools
+    else:
+        fields |= present(prompt=request.prompt, system=request.system)
+    return msgspec.json.encode(fields)
+
+
+def options_of(request: Request) -> dict[str, Any]:
+    """Return what belongs into `options`."""
+    sampling = request.sampling
+    return request.extra.get("options", {}) | present(
+        temperature=sampling.temperature,
+        num_predict=sampling.max_tokens,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop=sampling.stop,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        repeat_penalty=sampling.repeat_penalty,
+    )
+
+
+def _written(index: int, message: Message) -> dict[str, Any]:
+    return present(
+        role=message.role,
+        content=message.content,
+        thinking=message.thinking or None,
+        images=message.images or None,
+        tool_name=message.tool_name,
+        tool_calls=[_tool_call(index, number, call) for number, call in enumerate(message.tool_calls)] or None,
+    )
+
+
+def _tool_call(index: int, number: int, call: ToolCall) -> dict[str, Any]:
+    field = f"messages.{index}.tool_calls.{number}.function.arguments"
+    try:
+        arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise RequestRejectedError(f"{field}: must be a JSON object, as text ({error})", field=field) from error
+    return {"function": {"name": call.name, "arguments": arguments}}

@@ -1,0 +1,63 @@
+"""Ollama, by its own API; its OpenAI-compatible routes lack `keep_alive` and ignore a part of what they are sent."""
+
+from typing import Any
+
+import msgspec
+
+from athena.router.call import Call
+from athena.router.dialects import codec
+from athena.router.dialects.decoding import decode
+from athena.router.dialects.ollama_requests import PASSED_ON
+from athena.router.engines import rendering
+from athena.router.engines.base import Rendered
+from athena.router.errors import BackendError, FailureKind
+from athena.router.types import Backend, BackendType, Dialect, Operation
+
+_PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
+_HTTP_BAD_REQUEST = 400
+
+
+class _Said(msgspec.Struct):
+    """What of a body decides whether a default has to be put in."""
+
+    options: dict[str, msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_SAID = msgspec.json.Decoder(_Said)
+
+
+class OllamaEngine:
+    """A server of Ollama's API."""
+
+    type = BackendType.OLLAMA
+    dialect = Dialect.OLLAMA
+
+    def render(self, call: Call, backend: Backend) -> Rendered:
+        path = _PATHS[call.operation]
+        if call.dialect is Dialect.OLLAMA:
+            return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
+        request = call.request
+        rendering.refuse_ignored(request, "Ollama", known=PASSED_ON | {"options"})
+        body = codec(Dialect.OLLAMA).encode_request(rendering.with_defaults(request, backend))
+        return Rendered(path=path, body=body, passthrough=False)
+
+    def failure(self, status: int, body: bytes) -> BackendError | None:
+        error = rendering.failure(status, body)
+        if error is not None and status == _HTTP_BAD_REQUEST and "does not support" in error.detail:
+            # The model lacks tools, thinking or chat: that of another backend may have them.
+            return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status)
+        return error
+
+
+def _with_default_options(body: bytes, backend: Backend) -> bytes:
+    """Put the backend's defaults where the caller said nothing; the body stays as it is where it said all."""
+    said = decode(_SAID, body).options
+    defaults: dict[str, Any] = {"temperature": backend.temperature_default, "num_predict": backend.max_tokens}
+    if said is msgspec.UNSET:
+        return rendering.splice(body, {"options": defaults})
+    options: dict[str, Any] = dict(said or {})
+    missing = {name: value for name, value in defaults.items() if bytes(options.get(name, b"null")) == b"null"}
+    if not missing:
+        return body
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**fields, "options": options | missing})

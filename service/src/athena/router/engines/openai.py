@@ -1,0 +1,60 @@
+"""Any server that speaks OpenAI's API: vLLM, llama.cpp, LiteLLM, …"""
+
+import msgspec
+
+from athena.router.call import Call
+from athena.router.dialects import codec
+from athena.router.dialects.decoding import decode
+from athena.router.dialects.openai_requests import PASSED_ON
+from athena.router.engines import rendering
+from athena.router.engines.base import Rendered
+from athena.router.errors import BackendError
+from athena.router.types import Backend, BackendType, Dialect, Operation
+
+_PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
+
+
+class _Said(msgspec.Struct):
+    """What of a body decides whether a default has to be put in; null counts as nothing said."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+
+_SAID = msgspec.json.Decoder(_Said)
+
+
+class OpenAIEngine:
+    """A server of OpenAI's API."""
+
+    type = BackendType.OPENAI
+    dialect = Dialect.OPENAI
+
+    def render(self, call: Call, backend: Backend) -> Rendered:
+        path = _PATHS[call.operation]
+        if call.dialect is Dialect.OPENAI:
+            return Rendered(path=path, body=_with_defaults(call.body, backend), passthrough=True)
+        request = call.request
+        rendering.refuse_ignored(request, "an OpenAI-compatible server", known=PASSED_ON - {"suffix"})
+        body = codec(Dialect.OPENAI).encode_request(rendering.with_defaults(request, backend))
+        return Rendered(path=path, body=body, passthrough=False)
+
+    def failure(self, status: int, body: bytes) -> BackendError | None:
+        return rendering.failure(status, body)
+
+
+def _with_defaults(body: bytes, backend: Backend) -> bytes:
+    """Put the backend's defaults before the caller's fields; a null of the caller's after them would take them back."""
+    said = decode(_SAID, body)
+    defaults: dict[str, float] = {}
+    if said.temperature is None:
+        defaults["temperature"] = backend.temperature_default
+    if said.max_tokens is None and said.max_completion_tokens is None:
+        defaults["max_tokens"] = backend.max_tokens
+    if defaults and b"null" in body:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return msgspec.json.encode(
+            fields | {name: msgspec.Raw(msgspec.json.encode(defaults[name])) for name in defaults}
+        )
+    return rendering.splice(body, defaults)

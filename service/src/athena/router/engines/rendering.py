@@ -1,0 +1,107 @@
+"""What rendering a call has in common for all engines: defaults, needs that must not be dropped, error answers."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from athena.router.dialects.openai_replies import error_message
+from athena.router.errors import BackendError, FailureKind
+from athena.router.types import Backend, Request
+
+# Fields of either dialect that do not change what the answer says, or are set to what holds without them.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "keep_alive", "metadata", "prompt_cache_key", "reasoning_effort", "safety_identifier", "service_tier", "store",
+        "think", "user", "verbosity",
+    }
+)  # fmt: skip
+_NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True,),
+    "raw": (False,),
+    "suffix": ("",),
+    "tool_choice": ("auto",),
+    "top_logprobs": (0,),
+}
+# Options of Ollama that say how to run the model, not what to answer.
+_RUNTIME_OPTIONS = frozenset(
+    {
+        "f16_kv", "low_vram", "main_gpu", "num_batch", "num_ctx", "num_gpu", "num_keep", "num_thread", "numa",
+        "use_mlock", "use_mmap", "vocab_only",
+    }
+)  # fmt: skip
+_REJECTING = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
+
+
+def with_defaults(request: Request, backend: Backend, *, model: str | None = None) -> Request:
+    """Return the request as a stream, with the backend's defaults where the caller said nothing.
+
+    A backend's `max_tokens` is a default, not a bound: a caller that asks for more gets more.
+    """
+    said = request.sampling
+    sampling = msgspec.structs.replace(
+        said,
+        temperature=backend.temperature_default if said.temperature is None else said.temperature,
+        max_tokens=backend.max_tokens if said.max_tokens is None else said.max_tokens,
+    )
+    return msgspec.structs.replace(
+        request, model=model or request.model, stream=True, include_usage=True, sampling=sampling
+    )
+
+
+def refuse_ignored(request: Request, engine: str, *, known: Iterable[str] = ()) -> None:
+    """Raise BackendError(UNSUITABLE) where the caller asked for something that the engine would silently ignore.
+
+    `known` names the extra fields that the engine does take.
+    """
+    taken = frozenset(known)
+    ignored = [
+        name
+        for name, value in request.extra.items()
+        if name not in taken and name not in _WITHOUT_EFFECT and name != "options"
+        # By type as well: False is no 0 and True no 1.
+        and not any(value == neutral and type(value) is type(neutral) for neutral in _NEUTRAL_VALUES.get(name, ()))
+    ]  # fmt: skip
+    if "options" not in taken:
+        ignored += [f"options.{name}" for name in request.extra.get("options", {}) if name not in _RUNTIME_OPTIONS]
+    if ignored:
+        raise unsuitable(f"{engine} would ignore {', '.join(sorted(ignored))}")
+
+
+def unsuitable(detail: str) -> BackendError:
+    """Return the error of an engine to which a call is not even sent."""
+    return BackendError(FailureKind.UNSUITABLE, detail)
+
+
+def splice(body: bytes, fields: dict[str, Any]) -> bytes:
+    """Return the JSON object `body`, which has at least one field, with these put before its first."""
+    if not fields:
+        return body
+    brace = body.index(b"{") + 1
+    return body[:brace] + msgspec.json.encode(fields)[1:-1] + b"," + body[brace:]
+
+
+def failure(status: int, body: bytes) -> BackendError | None:
+    """Return what an answer other than 200 means where the engine uses HTTP statuses as they are meant."""
+    if status == HTTPStatus.OK:
+        return None
+    kind = FailureKind.REJECTED if status in _REJECTING else FailureKind.STATUS
+    return BackendError(kind, message_of(status, body), upstream_status=status)
+
+
+def message_of(status: int, body: bytes) -> str:
+    """Return the engine's own words, at most 500 characters of them."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        answer = body.decode(errors="replace").strip()
+    if isinstance(answer, dict):
+        answer = error_message(answer.get("error") or answer.get("detail") or answer.get("message") or answer)
+    return f"status {status}: {answer}"[:500] if answer else f"status {status} without a word"
