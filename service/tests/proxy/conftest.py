@@ -1,20 +1,19 @@
 """The proxy as a real server: uvicorn on uvloop and httptools, on a free port, in a thread of its own."""
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
-import uvicorn
 
 from athena.proxy.app import create_app
 from athena.proxy.http import Limits
 from athena.settings import RouterSettings
 from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Handler, Registry, StandIn, backend
+from tests.support.http_server import serving
 
 TOKEN = "a-token-of-these-tests"
 
@@ -34,34 +33,8 @@ def running_proxy(
     settings = RouterSettings.model_validate(
         {"admin_api_url": admin_url, "admin_api_token": token, "ollama_url": ollama_url}
     )
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(512)
-    config = uvicorn.Config(
-        create_app(settings, limits=limits),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
-        assert not thread.is_alive()
+    with serving(create_app(settings, limits=limits)) as url:
+        yield url
 
 
 def wait_for_configuration(url: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.proxy.conftest import Run, StartProxy
-from tests.proxy.engines import REPLY, openai_chunk, sse
+from tests.proxy.engines import REPLY, ollama_engine, openai_chunk, openai_engine, sse
 from tests.proxy.standin import Heard, backend
 
 TEXT = "".join(REPLY)
@@ -156,11 +156,24 @@ def test_a_tool_call_has_the_shape_that_each_client_expects(stand_in: Run, proxy
     local.close()
 
 
-def test_replies_of_an_engine_that_speaks_the_callers_dialect_are_passed_on_byte_for_byte(
-    proxy: str, http: httpx.Client
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": CONVERSATION}),
+        ("/v1/completions", {"prompt": "Once"}),
+        ("/api/chat", {"messages": CONVERSATION}),
+        ("/api/generate", {"prompt": "Once"}),
+    ],
+)
+def test_replies_in_the_callers_own_dialect_are_passed_on_byte_for_byte(
+    stand_in: Run, proxy_for: StartProxy, path: str, body: dict[str, object], stream: bool
 ) -> None:
-    body = {"model": "m-openai", "messages": [{"role": "user", "content": "Good morning"}], "stream": True}
-    reply = http.post("/v1/chat/completions", json=body)
-    assert reply.text.startswith('data: {"id": "x-1", "object": "chat.completion.chunk"')
-    assert reply.text.endswith("data: [DONE]\n\n")
-    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+    upstream = stand_in(openai_engine if path.startswith("/v1/") else ollama_engine)
+    url = proxy_for(backend("m", "openai" if path.startswith("/v1/") else "ollama", upstream.url))
+    question = {"model": "m", "stream": stream, "stream_options": {"include_usage": True}, **body}
+    direct = httpx.post(upstream.url + path, json=question)
+    through = httpx.post(url + path, json=question)
+    assert through.content == direct.content
+    assert through.headers["content-type"] == direct.headers["content-type"]
+    assert through.status_code == direct.status_code == 200

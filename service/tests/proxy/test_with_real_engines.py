@@ -1,0 +1,140 @@
+"""The official clients against the proxy with real engines behind: Ollama, MLX, and Ollama's OpenAI side."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import ollama
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.engines.server import EngineServer
+from tests.proxy.conftest import running_proxy, wait_for_configuration
+from tests.proxy.standin import Registry, backend
+
+pytestmark = pytest.mark.engine
+
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
+PROMPT = "Once upon a time"
+
+
+class Served:
+    """A proxy, the one engine behind it, and the engine type by which the registry calls it."""
+
+    def __init__(self, url: str, engine: EngineServer, kind: str) -> None:
+        self.url = url
+        self.engine = engine
+        self.kind = kind
+        self.model = engine.model
+
+
+@pytest.fixture(params=["ollama", "mlx", "openai"], scope="module")
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A proxy with one real engine behind it; the default Ollama is not there."""
+    kind: str = request.param
+    engine: EngineServer = request.getfixturevalue("mlx_server" if kind == "mlx" else "ollama_server")
+    with ExitStack() as stack:
+        registry = stack.enter_context(Registry([backend(engine.model, kind, engine.url, timeout_seconds=60)]))
+        url = stack.enter_context(running_proxy(registry.url, "http://127.0.0.1:9"))
+        yield Served(wait_for_configuration(url), engine, kind)
+
+
+def test_the_openai_client_gets_whole_replies_and_streams(served: Served) -> None:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        whole = client.chat.completions.create(model=served.model, messages=MESSAGES, max_tokens=8)
+        assert whole.usage is not None
+        assert 1 <= whole.usage.completion_tokens <= 8
+        chunks = list(
+            client.chat.completions.create(
+                model=served.model,
+                messages=MESSAGES,
+                max_tokens=8,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+        assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in {"stop", "length"}
+        assert chunks[-1].usage is not None
+        assert 1 <= chunks[-1].usage.completion_tokens <= 8
+        completion = client.completions.create(model=served.model, prompt=PROMPT, max_tokens=8)
+        assert completion.choices[0].finish_reason in {"stop", "length"}
+        pieces = list(client.completions.create(model=served.model, prompt=PROMPT, max_tokens=8, stream=True))
+        assert pieces[-1].object == "text_completion"
+
+
+async def test_the_asynchronous_clients_do_the_same(served: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        stream = await client.chat.completions.create(model=served.model, messages=MESSAGES, max_tokens=4, stream=True)
+        assert [chunk async for chunk in stream][-1].object == "chat.completion.chunk"
+    local = ollama.AsyncClient(host=served.url)
+    parts = await local.chat(model=served.model, messages=MESSAGES, options={"num_predict": 4}, stream=True)
+    assert [part.done async for part in parts][-1]
+    await local.close()
+
+
+def test_the_ollama_client_gets_whole_replies_and_streams(served: Served) -> None:
+    client = ollama.Client(host=served.url)
+    options = {"num_predict": 8}
+    chat = client.chat(model=served.model, messages=MESSAGES, options=options)
+    assert chat.done
+    assert chat.eval_count is not None
+    assert 1 <= chat.eval_count <= 8
+    assert chat.prompt_eval_count
+    generated = client.generate(model=served.model, prompt=PROMPT, options=options)
+    assert generated.done_reason in {"stop", "length"}
+    for parts in (
+        list(client.chat(model=served.model, messages=MESSAGES, options=options, stream=True)),
+        list(client.generate(model=served.model, prompt=PROMPT, options=options, stream=True)),
+    ):
+        assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
+        assert parts[-1].eval_count is not None
+        assert 1 <= parts[-1].eval_count <= 8
+    client.close()
+
+
+def test_the_models_are_listed_for_both_clients(served: Served) -> None:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == [served.model]
+        assert client.models.retrieve(served.model).id == served.model
+    local = ollama.Client(host=served.url)
+    assert [model.model for model in local.list().models] == [served.model]
+    local.close()
+
+
+def test_the_proxy_says_what_the_engine_says(served: Served) -> None:
+    """With the sampling at temperature 0 both ways, the texts are one."""
+    body = {"model": served.model, "prompt": PROMPT, "max_tokens": 8, "temperature": 0, "seed": 1}
+    if served.kind == "ollama":
+        body = {
+            "model": served.model,
+            "prompt": PROMPT,
+            "stream": False,
+            "options": {"num_predict": 8, "temperature": 0},
+        }
+    path = "/api/generate" if served.kind == "ollama" else "/v1/completions"
+    direct = httpx.post(served.engine.url + path, json=body, timeout=60)
+    through = httpx.post(served.url + path, json=body, timeout=60)
+    assert through.headers["x-athena-backend"] == served.kind
+
+    def text(reply: httpx.Response) -> str:
+        value = reply.json()
+        return str(value["response"] if served.kind == "ollama" else value["choices"][0]["text"])
+
+    assert text(through) == text(direct)
+    assert through.json().keys() == direct.json().keys()
+
+
+def test_a_killed_engine_is_a_clear_503_and_not_a_hang(served: Served) -> None:
+    served.engine.kill()
+    try:
+        for path, body in (
+            ("/v1/chat/completions", {"model": served.model, "messages": MESSAGES, "stream": True}),
+            ("/api/generate", {"model": served.model, "prompt": PROMPT}),
+        ):
+            reply = httpx.post(served.url + path, json=body, timeout=5)
+            assert reply.status_code == 503
+            assert int(reply.headers["retry-after"]) >= 1
+            assert "refused" in reply.text
+    finally:
+        served.engine.restart()
