@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from athena.router.llm_router import LLMRouter
-from athena.router.types import Delta, Event
+from athena.router.types import Delta, Event, Sampling
 from athena.settings import RouterSettings
 
 _OPTIONS = {"num_predict": "max_tokens"}  # Ollama's names of what the router calls otherwise
@@ -104,8 +104,11 @@ def _text_piece(text: str) -> dict[str, Any]:
 
 def _sampling(temperature: float | None, max_tokens: int | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
     given = {_OPTIONS.get(name, name): value for name, value in (options or {}).items()}
+    known = {name: value for name, value in given.items() if name in Sampling.__struct_fields__}
+    others = {name: value for name, value in given.items() if name not in known}
     named = {"temperature": temperature, "max_tokens": max_tokens}
-    return given | {name: value for name, value in named.items() if value is not None}
+    said = known | {name: value for name, value in named.items() if value is not None}
+    return said | {"extra": {"options": others}} if others else said
 
 
 def _whole(result: Mapping[str, Any]) -> dict[str, Any]:

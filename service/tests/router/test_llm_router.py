@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -103,10 +104,10 @@ async def test_a_model_without_any_engine_is_an_error_that_says_what_was_tried(b
         {"messages": [{"content": "hello"}]},
     ],
 )
-async def test_arguments_that_make_no_sense_are_rejected_before_anything_is_sent(arguments: dict[str, object]) -> None:
+async def test_arguments_that_make_no_sense_are_rejected_before_anything_is_sent(arguments: dict[str, Any]) -> None:
     router = LLMRouter()
     with pytest.raises(RequestRejectedError):
-        await anext(router.stream(model="m", **arguments))
+        await anext(router.stream(model="m", events=False, **arguments))
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ async def test_the_old_client_still_answers_and_names_its_successor(environment:
             reply = await client.chat(model="m", messages=MESSAGES, temperature=0.1)
             assert reply["message"] == {"role": "assistant", "content": SAID}
             assert (reply["done"], reply["done_reason"], reply["eval_count"]) == (True, "stop", 3)
-            reply = await client.generate("m", "hello", options={"num_predict": 9})
+            reply = await client.generate("m", "hello", options={"num_predict": 9, "num_ctx": 4096})
             assert reply["response"] == SAID
             pieces = [piece async for piece in await client.chat(model="m", messages=MESSAGES, stream=True)]
             assert "".join(piece["message"]["content"] for piece in pieces) == SAID
@@ -171,6 +172,7 @@ async def test_the_old_client_still_answers_and_names_its_successor(environment:
             assert "".join(piece["response"] for piece in pieces) == SAID
     assert ollama.asked[0].json["options"]["temperature"] == 0.1
     assert ollama.asked[1].json["options"]["num_predict"] == 9
+    assert ollama.asked[1].json["options"]["num_ctx"] == 4096
 
 
 async def test_tool_calls_are_part_of_the_next_turn(bench: Bench) -> None:

@@ -57,8 +57,9 @@ class LLMRouter:
     ) -> dict[str, Any]:
         """Return the continuation of a prompt.
 
-        `sampling` takes `top_p`, `top_k`, `min_p`, `seed`, `stop`, the penalties, `response_schema` ({} for any JSON)
-        and `tools`; what is not given has the backend's default.
+        `sampling` takes `top_p`, `top_k`, `min_p`, `seed`, `stop`, the penalties, `response_schema` ({} for any JSON),
+        `tools`, and as `extra` a dict of fields that only some engines know, such as
+        `{"options": {"num_ctx": 8192}, "keep_alive": "10m"}`; what is not given has the backend's default.
         """
         request = _request(
             model, prompt=prompt, system=system, temperature=temperature, max_tokens=max_tokens, more=sampling
@@ -180,7 +181,7 @@ def _request(
 ) -> Request:
     if (prompt is None) == (messages is None):
         raise RequestRejectedError("Give either a prompt or messages.", field="prompt")
-    own = {name: more.pop(name) for name in ("tools", "response_schema") if name in more}
+    own = {name: more.pop(name) for name in ("tools", "response_schema", "extra") if name in more}
     unknown = more.keys() - set(Sampling.__struct_fields__)
     if unknown:
         raise RequestRejectedError(f"There is no sampling parameter {', '.join(sorted(unknown))}.", field=min(unknown))
