@@ -124,9 +124,11 @@ async def test_the_end_of_the_process_does_not_wait_for_an_admin_api_that_hangs(
     async def hang(_: Batch) -> None:
         await asyncio.sleep(60)
 
-    async with asyncio.timeout(4):
-        async with Figures(hang) as figures:
-            success(figures)
+    with capture_logs() as logs:
+        async with asyncio.timeout(4):
+            async with Figures(hang) as figures:
+                success(figures)
+    assert [(line["event"], line["requests"]) for line in logs] == [("figures_lost", 1)]
 
 
 async def test_batches_are_posted_to_the_admin_api() -> None:

@@ -83,9 +83,11 @@ class Figures:
         await asyncio.gather(self._task, return_exceptions=True)
         try:
             async with asyncio.timeout(LAST_REPORT_SECONDS):
-                await self.flush()
+                taken = await self.flush()
         except TimeoutError:
-            log.warning("figures_lost", reason="the last report took too long")
+            taken = False
+        if not taken:
+            log.warning("figures_lost", requests=sum(sums.requests for sums in self.pending().values()))
 
     def record(
         self, backend_id: int, *, error: bool, seconds: float, completion_tokens: int, completion_seconds: float
