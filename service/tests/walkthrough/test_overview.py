@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.walkthrough.installation import BACKENDS, LARGE, SMALL, Installation
+from tests.walkthrough.installation import BACKENDS, GENERATE, LARGE, SMALL, Installation
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -73,6 +73,17 @@ def test_the_router_generates_streams_and_chats(installation: Installation) -> N
     assert generated["completion_tokens"] > 0
     assert generated["latency_ms"] > 0
     assert "".join(pieces)
+
+
+def test_a_program_that_uses_the_router_prints_only_what_it_prints(installation: Installation) -> None:
+    installation.create(SMALL, "auto", installation.mlx.url)
+    assert installation.generate(SMALL, "Name a colour.").stdout.startswith("Response: ")
+
+    logging = "import logging; logging.basicConfig(level='INFO', format='%(message)s')\n"
+    done = installation.python(logging + GENERATE.format(model=SMALL, prompt="Name a colour."))
+    records = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    routed = next(record for record in records if record["event"] == "routing_llm_request")
+    assert (routed["model"], routed["backend_type"], routed["endpoint"]) == (SMALL, "mlx", installation.mlx.url)
 
 
 def test_the_quick_start_without_a_token_is_told_that_it_needs_one(installation: Installation) -> None:

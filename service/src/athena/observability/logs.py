@@ -25,6 +25,10 @@ class _Timestamp:
         return event
 
 
+# Without the local variables, which hold tokens and passwords.
+_EXCEPTIONS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def _render(_: Any, __: str, event: structlog.typing.EventDict) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
 
@@ -41,8 +45,7 @@ def configure(service: str, level: str = "info") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _Timestamp(),
-        # Without the local variables, which hold tokens and passwords.
-        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+        _EXCEPTIONS,
     ]
     structlog.configure(
         processors=[*shared, _render],
@@ -61,3 +64,25 @@ def configure(service: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+
+
+def leave_to_the_program() -> None:
+    """Hand structlog's records to the standard library's logging, unless the program has configured structlog itself.
+
+    For use as a library: without it structlog prints every record to standard output, in the middle of what a program
+    has to say. Each record is one JSON object; the program's logging decides what becomes of it.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _Timestamp(),
+            _EXCEPTIONS,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )

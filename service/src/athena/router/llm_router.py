@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from athena.observability import logs
 from athena.router.call import Call
 from athena.router.dispatch import OpenReply
 from athena.router.errors import RequestRejectedError
@@ -31,7 +32,7 @@ class LLMRouter:
     """Answers prompts and conversations through the engines that the Admin API names for a model.
 
     Connections belong to an event loop: they are made at the first call in a loop, and closed by `close()` or with the
-    loop. Settings come from the environment unless they are handed in. It configures no logging.
+    loop. Settings come from the environment unless they are handed in. Log records go to the program's own logging.
 
     `generate` and `chat` return a dict: `response` (the text), `backend` (the engine type that answered), `model`,
     `endpoint`, `prompt_tokens`, `completion_tokens`, `tokens_per_second`, `latency_ms` (until the whole reply),
@@ -42,6 +43,7 @@ class LLMRouter:
     """
 
     def __init__(self, settings: RouterSettings | None = None) -> None:
+        logs.leave_to_the_program()
         self._settings = settings
         self._loops: WeakKeyDictionary[Loop, _PerLoop] = WeakKeyDictionary()
 
