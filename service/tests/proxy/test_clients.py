@@ -81,7 +81,7 @@ def test_the_ollama_client_talks_to_every_engine(proxy: str, model: str) -> None
     generated = client.generate(model=model, prompt="Once")
     assert generated.response == TEXT
     assert generated.prompt_eval_count == 7
-    client.close()
+    client._client.close()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -92,9 +92,9 @@ def test_the_ollama_client_streams_from_every_engine(proxy: str, model: str) -> 
     assert [part.done for part in chat] == [False] * (len(chat) - 1) + [True]
     assert chat[-1].eval_count == 5
     generated = list(client.generate(model=model, prompt="Once", stream=True))
-    assert "".join(part.response for part in generated) == TEXT
+    assert "".join(part.response or "" for part in generated) == TEXT
     assert generated[-1].done
-    client.close()
+    client._client.close()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -103,8 +103,8 @@ async def test_the_asynchronous_ollama_client_does_the_same(proxy: str, model: s
     whole = await client.chat(model=model, messages=[{"role": "user", "content": "Good morning"}])
     assert whole.message.content == TEXT
     stream = await client.generate(model=model, prompt="Once", stream=True)
-    assert "".join([part.response async for part in stream]) == TEXT
-    await client.close()
+    assert "".join([part.response or "" async for part in stream]) == TEXT
+    await client._client.aclose()
 
 
 def test_the_clients_list_the_models_of_the_registry_and_of_the_default_ollama(
@@ -124,13 +124,13 @@ def test_the_clients_list_the_models_of_the_registry_and_of_the_default_ollama(
     assert tiny.details.family == "llama"
     assert tiny.modified_at is not None
     assert tiny.modified_at.date() == dt.date(2026, 1, 2)
-    client.close()
+    client._client.close()
 
 
 def test_a_model_that_only_the_default_ollama_has_is_served(proxy: str) -> None:
     client = ollama.Client(host=proxy)
     assert client.generate(model="tiny:latest", prompt="Once").response == TEXT
-    client.close()
+    client._client.close()
 
 
 async def _calls_a_tool(heard: Heard) -> None:
@@ -153,7 +153,7 @@ def test_a_tool_call_has_the_shape_that_each_client_expects(stand_in: Run, proxy
     reply = local.chat(model="m", messages=[{"role": "user", "content": "Weather?"}], tools=[dict(WEATHER)])
     assert reply.message.tool_calls is not None
     assert reply.message.tool_calls[0].function.arguments == {"city": "Bern"}
-    local.close()
+    local._client.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])

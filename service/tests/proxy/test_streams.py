@@ -74,9 +74,9 @@ def test_a_stream_that_breaks_after_its_first_token_ends_in_an_error_for_both_cl
     received.clear()
     local = ollama.Client(host=url)
     with pytest.raises(ollama.ResponseError):
-        received.extend(part.response for part in local.generate(model="m", prompt="Once", stream=True))
+        received.extend(part.response or "" for part in local.generate(model="m", prompt="Once", stream=True))
     assert "".join(received).startswith("one ")
-    local.close()
+    local._client.close()
 
 
 @pytest.mark.parametrize(("engine", "behaviour"), BROKEN)

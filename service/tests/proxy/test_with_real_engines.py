@@ -70,7 +70,7 @@ async def test_the_asynchronous_clients_do_the_same(served: Served) -> None:
     local = ollama.AsyncClient(host=served.url)
     parts = await local.chat(model=served.model, messages=MESSAGES, options={"num_predict": 4}, stream=True)
     assert [part.done async for part in parts][-1]
-    await local.close()
+    await local._client.aclose()
 
 
 def test_the_ollama_client_gets_whole_replies_and_streams(served: Served) -> None:
@@ -90,7 +90,7 @@ def test_the_ollama_client_gets_whole_replies_and_streams(served: Served) -> Non
         assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
         assert parts[-1].eval_count is not None
         assert 1 <= parts[-1].eval_count <= 8
-    client.close()
+    client._client.close()
 
 
 def test_the_models_are_listed_for_both_clients(served: Served) -> None:
@@ -99,7 +99,7 @@ def test_the_models_are_listed_for_both_clients(served: Served) -> None:
         assert client.models.retrieve(served.model).id == served.model
     local = ollama.Client(host=served.url)
     assert [model.model for model in local.list().models] == [served.model]
-    local.close()
+    local._client.close()
 
 
 def test_the_proxy_says_what_the_engine_says(served: Served) -> None:
