@@ -1,0 +1,209 @@
+"""The lock, the journal of the release under way, and the ledger of those before it, as one Ansible action.
+
+It runs in Ansible's own process, on the controller, because that is where all three live:
+
+    STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
+    STATE/ledger/r7.json      one file for each release, written once, whole or not at all
+
+Operations (`op`): `read`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest first) and `active`,
+the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+"""
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+NOT_TAKEN_BACK, LOCKED = 4, 5
+IN_FORCE = "in force"
+MARKER = ".athena-environment"  # says that the folder is ours, and may be removed
+
+
+class ActionModule(ActionBase):
+    """`release_journal: {op: …, state_dir: …, …}`."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do the operation; see the module's description."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._state = Path(self._task.args["state_dir"])
+        operation = getattr(self, f"_op_{self._task.args['op']}")
+        result.update({"changed": False, **operation(self._task.args)})
+        if (verdict := result.pop("verdict", None)) is not None and self._task.args.get("exchange"):
+            (Path(self._task.args["exchange"]) / "verdict").write_text(f"{verdict}\n")
+        releases = self._releases()
+        return {**result, "releases": releases, "active": _active(releases)}
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def _op_read(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Answer `lock`: the journal of the release under way, None where there is none."""
+        return {"lock": self._journal()}
+
+    def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Take the lock. From here on a run that ends without a word has failed and was not taken back."""
+        if self._play_context.check_mode:
+            return {}
+        # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
+        self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        (self._state / MARKER).touch()
+        try:
+            self._lock.mkdir()
+        except FileExistsError:
+            return {"failed": True, "verdict": LOCKED, "msg": describe_lock(self._journal(), self._lock)}
+        self._write_journal(
+            {
+                "action": args["action"],
+                "owner": getpass.getuser(),
+                "host": socket.gethostname(),
+                "pid": int(args.get("owner_pid") or 0),
+                "since": _now(),
+                "steps": [],
+            }
+        )
+        return {"verdict": NOT_TAKEN_BACK}
+
+    def _op_step(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Note that a step begins."""
+        journal = self._journal()
+        if journal is not None:
+            journal["steps"].append({"step": args["step"], "at": _now()})
+            self._write_journal(journal)
+        return {"msg": args["message"]}
+
+    def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Write the ledger's entry, unless the release in force has the same content, and let go of the lock."""
+        journal = self._journal()
+        if journal is None:
+            return {"recorded": None}
+        releases = self._releases()
+        active = _active(releases)
+        is_in_force = args["outcome"] == IN_FORCE
+        recorded = None
+        if not is_in_force or active is None or active["content"] != args["content"]:
+            recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
+            self._write(
+                self._state / "ledger" / f"{recorded}.json",
+                {
+                    "id": recorded,
+                    **{key: journal[key] for key in ("action", "owner", "host", "since", "steps")},
+                    "until": _now(),
+                    "git": _git_state(Path.cwd()),
+                    "outcome": args["outcome"],
+                    "error": args.get("error") or None,
+                    "replaces": active["id"] if active else None,
+                    "restores": args.get("restores") or None,
+                    "content": args["content"],
+                    "content_before": active["content"] if active else None,
+                },
+            )
+        shutil.rmtree(self._lock)
+        return {"recorded": recorded, "changed": recorded is not None, "verdict": args["verdict"]}
+
+    def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host."""
+        journal = self._journal()
+        if not self._lock.exists():
+            return {"lock": None}
+        if journal is not None and _is_alive(journal):
+            return {
+                "failed": True,
+                "verdict": LOCKED,
+                "msg": describe_lock(journal, self._lock) + f"\nIts process {journal['pid']} is alive: end it first.",
+            }
+        if not self._play_context.check_mode:
+            shutil.rmtree(self._lock)
+        return {"lock": journal or {}, "changed": True}
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _lock(self) -> Path:
+        return self._state / "lock"
+
+    def _journal(self) -> dict[str, Any] | None:
+        path = self._lock / "journal.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _write_journal(self, journal: dict[str, Any]) -> None:
+        self._write(self._lock / "journal.json", journal)
+
+    def _releases(self) -> list[dict[str, Any]]:
+        entries = [json.loads(path.read_text()) for path in (self._state / "ledger").glob("r*.json")]
+        return sorted(entries, key=_number)
+
+    @staticmethod
+    def _write(path: Path, content: dict[str, Any]) -> None:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
+    """Return who holds the lock, where the run stopped if it is over, and what to do."""
+    if journal is None:
+        return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
+    who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
+    if _is_alive(journal):
+        return f"Locked: {who}. Wait for its end."
+    last = journal["steps"][-1]["step"] if journal["steps"] else "its beginning"
+    return (
+        f"Locked: {who}.\nThat process is gone; it stopped in the step '{last}'.\n"
+        "Remove the lock with `./deploy.sh ENVIRONMENT unlock`, then `deploy` to go on, or `rollback` to go back."
+    )
+
+
+def _is_alive(journal: dict[str, Any]) -> bool:
+    """Return whether the lock's owner may be running: always, where that cannot be known from here."""
+    if journal["host"] != socket.gethostname() or not journal["pid"]:
+        return journal["host"] != socket.gethostname()
+    try:
+        os.kill(journal["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((release for release in reversed(releases) if release["outcome"] == IN_FORCE), None)
+
+
+def _number(release: dict[str, Any]) -> int:
+    return int(release["id"].removeprefix("r"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_state(folder: Path) -> dict[str, Any]:
+    """Return the revision of the checkout and whether it has changes of its own; nothing for a folder without git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"revision": None, "dirty": None}
