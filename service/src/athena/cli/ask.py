@@ -61,7 +61,7 @@ async def _stream(settings: "RouterSettings", request: "Request", *, stats: bool
                     continue
                 typer.echo()
                 if stats:
-                    _report(request.model, reply, event, first=first)
+                    _report(request.model, reply, event, first=first, total=time.monotonic() - began)
         finally:
             await reply.aclose()
 
@@ -79,9 +79,9 @@ async def _first_model(services: "RouterServices") -> str:
     return model
 
 
-def _report(model: str, reply: "OpenReply", finish: "Finish", *, first: float) -> None:
+def _report(model: str, reply: "OpenReply", finish: "Finish", *, first: float, total: float) -> None:
     typer.echo(
         f"{model} by {reply.target.engine} at {reply.target.endpoint_url}: first token after {first:.2f} s,"
-        f" {finish.usage.completion_tokens} tokens in {reply.seconds:.2f} s, {reply.tokens_per_second:.1f} tokens/s",
+        f" {finish.usage.completion_tokens} tokens in {total:.2f} s, {reply.tokens_per_second:.1f} tokens/s",
         err=True,
     )
