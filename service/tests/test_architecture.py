@@ -1,0 +1,29 @@
+"""The rules of the package's structure that hold the parts apart."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def modules_loaded_by(module: str) -> set[str]:
+    """Return what a fresh interpreter has loaded after importing `module`."""
+    script = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return set(ran.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["athena.router.services", "athena.proxy.app", "shared.llm_router"])
+def test_routing_prompts_needs_neither_the_admin_api_nor_a_database_library(module: str) -> None:
+    loaded = modules_loaded_by(module)
+    assert not {"sqlalchemy", "psycopg", "alembic", "athena.db", "athena.admin"} & loaded
+
+
+@pytest.mark.parametrize("module", ["athena.proxy.app", "shared.llm_router"])
+def test_the_path_of_a_prompt_is_free_of_web_frameworks(module: str) -> None:
+    assert not {"fastapi", "starlette", "httpx"} & modules_loaded_by(module)
+
+
+def test_the_database_layer_knows_nothing_of_those_who_use_it() -> None:
+    loaded = modules_loaded_by("athena.db.session")
+    assert not {name for name in loaded if name.startswith(("athena.admin", "athena.router", "athena.proxy"))}
