@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from athena.errors import AthenaError
 
@@ -76,10 +77,24 @@ async def _validation_error(_: Request, error: RequestValidationError) -> JSONRe
     )
 
 
-async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
+def _allowed_methods(request: Request) -> str:
+    """Return every method of a path for the header Allow; the framework names those of its first operation only."""
+    plain = {key: request.scope[key] for key in ("type", "path", "root_path", "headers") if key in request.scope}
+    allowed = [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(route.matches({**plain, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ", ".join(allowed)
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase
     members = {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": str(error.detail)}
-    return respond(members, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _allowed_methods(request)
+    return respond(members, headers)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -180,6 +180,7 @@ def test_a_wrong_method_says_which_ones_there_are(admin_api: AdminApi) -> None:
     answer = admin_api.client.delete("/api/llm-backends/changes")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET"
+    assert admin_api.client.patch("/api/llm-backends/1").headers["allow"] == "DELETE, GET, PUT"
 
 
 @pytest.mark.parametrize("name", ["phi3:mini", "mlx-community/Phi-3-mini-4k", "a b", "模型", "a%2Fb?c=d#e", ".."])
@@ -291,6 +292,15 @@ def test_a_field_name_that_is_no_text_is_refused(admin_api: AdminApi) -> None:
         "/api/llm-backends", content=b'{"\\ud800": 1}', headers={"content-type": "application/json"}
     )
     assert answer.status_code in {400, 422}, answer.text
+
+
+def test_a_number_with_nothing_after_its_point_is_whole(admin_api: AdminApi) -> None:
+    answer = admin_api.client.post("/api/llm-backends", json={**NEW, "max_tokens": 4096.0, "temperature_default": 1})
+    assert (answer.json()["max_tokens"], answer.json()["temperature_default"]) == (4096, 1.0)
+
+
+def test_a_misspelt_parameter_is_named(admin_api: AdminApi) -> None:
+    assert faults(admin_api.client.get("/api/llm-backends?enabled-only=true")) == {"enabled-only"}
 
 
 @pytest.mark.parametrize(

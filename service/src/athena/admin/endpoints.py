@@ -9,13 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from athena.admin import repository, service
 from athena.admin.changes import Changes
 from athena.admin.schemas import (
-    BIG_INTEGER_MAX,
     INTEGER_MAX,
     AuditEntry,
+    AuditQuery,
     Backend,
     BackendChange,
     BackendNew,
+    ChangesQuery,
     FigureReport,
+    ListQuery,
     ModelName,
     ModelRoute,
     Version,
@@ -55,14 +57,17 @@ TOKEN = responses(401, 403)
 
 @router.get("/llm-backends", responses=TOKEN)
 async def list_backends(
-    database: Annotated[Database, Depends(_database)], _: Service, response: Response, *, enabled_only: bool = False
+    database: Annotated[Database, Depends(_database)],
+    _: Service,
+    query: Annotated[ListQuery, Query()],
+    response: Response,
 ) -> list[Backend]:
     """Return every backend, and in the header X-Registry-Version the version that they are of."""
     async with database.transaction() as session:
         # One view of the table and of its version.
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         version = await audit.version(session)
-        backends = await repository.all_backends(session, enabled_only=enabled_only)
+        backends = await repository.all_backends(session, enabled_only=query.enabled_only)
     response.headers["X-Registry-Version"] = str(version)
     return [Backend.model_validate(backend) for backend in backends]
 
@@ -84,13 +89,12 @@ async def create_backend(session: Session, caller: Admin, new: BackendNew, respo
 async def changes(
     database: Annotated[Database, Depends(_database)],
     news: Annotated[Changes, Depends(_changes)],
-    after: Annotated[int, Query(ge=0, le=BIG_INTEGER_MAX)],
-    wait: Annotated[float, Query(ge=0, le=55, allow_inf_nan=False)] = 25,
+    query: Annotated[ChangesQuery, Query()],
 ) -> Version:
     """Return the version of the registry as soon as it is above `after`, at the latest after `wait` seconds."""
     version = await _version(database)
-    if version <= after and wait > 0:
-        await news.wait(after, wait)
+    if version <= query.after and query.wait > 0:
+        await news.wait(query.after, query.wait)
         version = await _version(database)
     return Version(version=version)
 
@@ -137,9 +141,9 @@ async def toggle_backend(session: Session, caller: Admin, backend_id: BackendId)
 
 
 @router.get("/audit-log", tags=["audit"], responses=TOKEN)
-async def audit_log(session: Session, _: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[AuditEntry]:
+async def audit_log(session: Session, _: Admin, query: Annotated[AuditQuery, Query()]) -> list[AuditEntry]:
     """Return the latest changes of the configuration, newest first."""
-    return [AuditEntry.model_validate(entry) for entry in await audit.latest(session, limit)]
+    return [AuditEntry.model_validate(entry) for entry in await audit.latest(session, query.limit)]
 
 
 async def _version(database: Database) -> int:

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -33,10 +34,16 @@ def _endpoint_url(url: str) -> str:
     raise ValueError("must be http:// or https://, a host, and if need be a port and a path: http://localhost:11434")
 
 
+def _whole(number: Any) -> Any:
+    """To JSON, 60.0 is a whole number as well."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def _seconds(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[
     str,
     Field(
@@ -59,12 +66,16 @@ EndpointUrl = Annotated[
         {"type": "string", "maxLength": 500, "pattern": ENDPOINT_URL, "examples": ["http://localhost:11434"]}
     ),
 ]
-MaxTokens = Annotated[int, Field(ge=1, le=INTEGER_MAX, description="Tokens of a reply, unless the caller says.")]
+MaxTokens = Annotated[int, Field(ge=1, le=INTEGER_MAX, description="Tokens of a reply, unless the caller says."), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, description="Unless the caller says.")]
-TimeoutSeconds = Annotated[int, Field(ge=1, le=86400, description="For a whole reply, or a stream's first token.")]
+TimeoutSeconds = Annotated[
+    int, Field(ge=1, le=86400, description="For a whole reply, or a stream's first token."), WHOLE
+]
 Description = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None
-Priority = Annotated[int, Field(ge=0, le=INTEGER_MAX, description="The lowest of a model's backends is tried first.")]
-Weight = Annotated[int, Field(ge=0, le=1000, description="The share among the backends of one priority.")]
+Priority = Annotated[
+    int, Field(ge=0, le=INTEGER_MAX, description="The lowest of a model's backends is tried first."), WHOLE
+]
+Weight = Annotated[int, Field(ge=0, le=1000, description="The share among the backends of one priority."), WHOLE]
 Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
 
 
@@ -141,14 +152,39 @@ class Version(BaseModel):
     version: int
 
 
+class ListQuery(BaseModel):
+    """What the list can leave out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled_only: bool = False
+
+
+class ChangesQuery(BaseModel):
+    """Which version the caller knows, and how long to wait for a later one, in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[int, Field(ge=0, le=BIG_INTEGER_MAX)]
+    wait: Annotated[float, Field(ge=0, le=55, allow_inf_nan=False)] = 25
+
+
+class AuditQuery(BaseModel):
+    """How many of the latest changes to return."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
 class Figure(_Body):
     """What one backend did since the last report: counts, and sums in milliseconds, tokens and seconds."""
 
-    backend_id: Annotated[int, Field(ge=1, le=INTEGER_MAX)]
-    requests: Annotated[int, Field(ge=0, le=10**9)]
-    errors: Annotated[int, Field(ge=0, le=10**9)] = 0
+    backend_id: Annotated[int, Field(ge=1, le=INTEGER_MAX), WHOLE]
+    requests: Annotated[int, Field(ge=0, le=10**9), WHOLE]
+    errors: Annotated[int, Field(ge=0, le=10**9), WHOLE] = 0
     latency_ms_sum: Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] = 0.0
-    completion_tokens: Annotated[int, Field(ge=0, le=10**12)] = 0
+    completion_tokens: Annotated[int, Field(ge=0, le=10**12), WHOLE] = 0
     completion_seconds: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
