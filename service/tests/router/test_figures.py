@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -55,6 +55,7 @@ async def test_successes_and_errors_are_summed_per_backend() -> None:
     assert len(ledger.ids) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["taken", "lost", "answer lost"]), max_size=30))
 def test_no_figure_is_lost_or_counted_twice_whatever_the_network_does(fate: list[str]) -> None:
     async def go() -> None:

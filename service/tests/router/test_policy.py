@@ -4,7 +4,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from athena.router.errors import (
@@ -68,6 +68,7 @@ def test_priorities_are_tried_in_order_and_weight_nought_last_in_its_group(rows:
     assert order == sorted(order)
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(1, 100), min_size=2, max_size=5), st.integers())
 def test_each_comes_first_as_often_as_its_weight_says(weights: list[int], seed: int) -> None:
     rows = [backend(number, weight=weight) for number, weight in enumerate(weights)]
