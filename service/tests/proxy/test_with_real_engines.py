@@ -122,7 +122,7 @@ def test_the_proxy_says_what_the_engine_says(served: Served) -> None:
         return str(value["response"] if served.kind == "ollama" else value["choices"][0]["text"])
 
     assert text(through) == text(direct)
-    assert through.json().keys() == direct.json().keys()
+    assert through.json().keys() <= direct.json().keys()
 
 
 def test_a_killed_engine_is_a_clear_503_and_not_a_hang(served: Served) -> None:

@@ -34,6 +34,7 @@ from athena.router.types import Dialect, Event, Finish, Operation, Target, Usage
 log = structlog.get_logger()
 
 _CALLER_LEFT = "cancelled"
+_SHUTDOWN = "shutdown"
 _LONGEST_HELD_LINE = 1024 * 1024  # a longer one is passed on in parts, so that memory stays bounded
 _STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _CLOSE: Header = (b"connection", b"close")
@@ -99,6 +100,7 @@ class Forwarder:
             await exchange.refuse(error)
         except asyncio.CancelledError:
             if not departure.forgive():
+                exchange.error_type = _SHUTDOWN
                 raise
             exchange.error_type = _CALLER_LEFT
         finally:
