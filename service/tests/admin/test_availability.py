@@ -13,7 +13,7 @@ from tests.support.postgres import PostgresServer
 FIRST = "93bea4659785"
 
 
-def eventually(true: Callable[[], bool], within: float = 5.0) -> None:
+def eventually(true: Callable[[], bool], within: float = 10.0) -> None:
     deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline
@@ -60,7 +60,7 @@ def test_while_the_database_is_away_the_process_lives_and_says_so_and_then_recov
         began = time.monotonic()
         api.add("n")
         assert waiting.result().json()["version"] > 1
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
 
 
 def test_the_process_starts_without_its_database_and_serves_when_that_is_there(
@@ -117,7 +117,7 @@ def test_a_database_that_hangs_is_an_error_and_no_hang(own_database_server: Post
         holder.execute("LOCK TABLE llm_backends IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
         assert api.client.get("/api/llm-backends").status_code == 503
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 15
         assert httpx.get(f"{api.base_url}/livez").status_code == 200
 
 
