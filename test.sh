@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Everything that CI checks, on a fresh machine. See usage() below or ./test.sh --help.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$root"
+all_stages=(lint unit integration deploy molecule)
+fast_stages=(lint unit)
+
+usage() {
+  cat <<EOF
+usage: ./test.sh [fast | STAGE …]     without arguments: every stage
+
+stages
+  lint          ruff, mypy, yamllint, ansible-lint, shellcheck, roles' arguments, playbooks' syntax, locks
+  unit          tests of the service against an embedded PostgreSQL
+  integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
+  deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
+  molecule      deploy.sh on bare Debian 12 and 13 hosts in containers
+fast is lint and unit.
+
+Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
+one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
+EOF
+}
+
+# --- what the machine must have ---------------------------------------------------------------------------------------
+
+# need COMMAND:PACKAGE …   Install what is missing where that is possible, say what is missing where it is not.
+need() {
+  local pair missing=() packages=()
+  for pair; do
+    if ! command -v "${pair%%:*}" >/dev/null; then
+      missing+=("${pair%%:*}")
+      packages+=("${pair#*:}")
+    fi
+  done
+  if ((${#missing[@]} == 0)); then return 0; fi
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    echo "Installing ${packages[*]} …"
+    if (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}") \
+      >"$work/apt.log" 2>&1; then
+      return 0
+    fi
+    cat "$work/apt.log"
+  fi
+  echo "Missing: ${missing[*]}. Install them (names of Debian packages: ${packages[*]})." >&2
+  return 1
+}
+
+# --- checks and their count -------------------------------------------------------------------------------------------
+
+passed=0 failed=0 summary=()
+
+# check NAME COMMAND …   Run one check; its output is shown only if it fails.
+check() {
+  local name=$1
+  shift
+  if "$@" >"$work/check.log" 2>&1; then
+    passed=$((passed + 1))
+    echo "  ok      $name"
+  else
+    failed=$((failed + 1))
+    echo "  FAILED  $name"
+    sed 's/^/    /' "$work/check.log"
+  fi
+}
+
+# tests ARGUMENT …   Run pytest, shown as it goes, and count its tests.
+tests() {
+  local result=0 counts
+  pytest --quiet --color=auto "$@" 2>&1 | tee "$work/pytest.log" || result=$?
+  counts=$(tail -n 1 "$work/pytest.log")
+  passed=$((passed + $(count passed)))
+  local bad=$(($(count failed) + $(count 'errors?')))
+  if ((result && bad == 0)); then bad=1; fi # it did not come as far as a count
+  failed=$((failed + bad))
+}
+
+count() { # WORD   Its number in the last line of pytest.
+  local number
+  number=$(grep -oE "[0-9]+ $1\b" <<<"$counts") || number=0
+  echo "${number%% *}"
+}
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+stage_lint() {
+  local file shell_files=()
+  check "programs" need shellcheck:shellcheck git:git
+  check "ruff" ruff check .
+  check "ruff format" ruff format --check .
+  check "mypy" mypy
+  check "yamllint" yamllint --strict --config-file .yamllint.yml .
+  check "ansible-lint" ansible-lint --nocolor
+  check "playbooks' syntax" ansible-playbook --syntax-check --inventory inventory/dev ./*.yml playbooks/*.yml
+  while IFS= read -r file; do
+    if [[ $file == *.sh ]] || { [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*(/| )(ba)?sh$'; }; then
+      shell_files+=("$file")
+    fi
+  done < <(git ls-files --cached --others --exclude-standard)
+  check "shellcheck" shellcheck --external-sources "${shell_files[@]}"
+  check "locks" locks_match_their_inputs
+  tests tests/repository
+}
+
+locks_match_their_inputs() {
+  molecule/shared/working-copy "$work/locks" || return 1
+  mkdir -p "$work/locks/.venv/bin"
+  ln -s "$root/.venv-test/bin/uv" "$work/locks/.venv/bin/uv"
+  # An upgrade of a package that is not there leaves every pin that still fits as it is.
+  "$work/locks/locks/compile" no-such-package || return 1
+  local lock differ=0
+  for lock in locks/*.txt service/requirements.txt roles/*/files/*requirements.txt; do
+    diff --unified=1 "$lock" "$work/locks/$lock" || differ=1
+  done
+  return $differ
+}
+
+stage_unit() {
+  check "programs" need redis-server:redis-server
+  tests service/tests -m "not engine and not slow"
+}
+
+stage_integration() {
+  check "programs" need redis-server:redis-server c++:g++
+  tests service/tests -m "engine or slow"
+}
+
+stage_deploy() { tests tests/deploy; }
+
+stage_molecule() {
+  local scenario docker_host
+  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git
+  if ! docker_host=$(molecule/shared/dockerd start); then
+    check "Docker daemon" false
+    return
+  fi
+  for scenario in molecule/*/molecule.yml; do
+    scenario=$(basename "$(dirname "$scenario")")
+    check "scenario $scenario" env DOCKER_HOST="$docker_host" \
+      molecule --base-config molecule/config.yml test --scenario-name "$scenario"
+  done
+  molecule/shared/dockerd stop
+}
+
+# --- from here to the end ---------------------------------------------------------------------------------------------
+
+stages=()
+for argument; do
+  case $argument in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    fast) stages+=("${fast_stages[@]}") ;;
+    lint | unit | integration | deploy | molecule) stages+=("$argument") ;;
+    *)
+      echo "test.sh: there is no stage '$argument'; ./test.sh --help lists them." >&2
+      exit 2
+      ;;
+  esac
+done
+if ((${#stages[@]} == 0)); then stages=("${all_stages[@]}"); fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+echo "== tools"
+bootstrap/venv .venv-test locks/test.txt service
+export PATH=$root/.venv-test/bin:$PATH
+# shellcheck source=bootstrap/uv-settings.sh
+source bootstrap/uv-settings.sh
+use_pip_settings "$root/.venv-test/bin/python"
+
+for stage in "${stages[@]}"; do
+  echo
+  echo "== $stage"
+  began=$SECONDS failed_before=$failed
+  "stage_$stage"
+  verdict=ok
+  if ((failed > failed_before)); then verdict=FAILED; fi
+  summary+=("$(printf '%-12s %-6s %4d s' "$stage" "$verdict" $((SECONDS - began)))")
+done
+
+echo
+echo "== summary"
+printf '%s\n' "${summary[@]}" "$(printf '%-12s %-6s %4d s' total '' $SECONDS)"
+echo "$passed passed, $failed failed"
+if ((failed)); then exit 1; fi

@@ -1,0 +1,37 @@
+"""What holds for every role, and no linter checks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROLES = sorted((Path(__file__).parents[2] / "roles").iterdir())
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
+
+
+def described(role: Path) -> dict[str, dict[str, Any]]:
+    """Return the arguments of all the role's entries, by name."""
+    entries = load(role / "meta" / "argument_specs.yml").get("argument_specs", {})
+    return {name: option for entry in entries.values() for name, option in entry.get("options", {}).items()}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_default_of_a_role_is_described(role: Path) -> None:
+    assert sorted(set(load(role / "defaults" / "main.yml")) - set(described(role))) == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_described_argument_has_a_default_or_is_required(role: Path) -> None:
+    optional = {name for name, option in described(role).items() if not option.get("required")}
+    assert sorted(optional - set(load(role / "defaults" / "main.yml"))) == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_default_that_the_description_names_is_the_one_in_force(role: Path) -> None:
+    defaults = load(role / "defaults" / "main.yml")
+    stated = {name: option["default"] for name, option in described(role).items() if "default" in option}
+    assert stated == {name: defaults[name] for name in stated}
