@@ -16,8 +16,10 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
+# What msgspec raises for bytes that are not the JSON that is expected.
+BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_INDEX = re.compile(r"\[(\d*|\.\.\.)\]")
+_INDEX = re.compile(r"\[(\d*)\]")
 
 
 class Head(msgspec.Struct):
@@ -31,12 +33,17 @@ _HEAD = msgspec.json.Decoder(Head)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
-def _rejected(error: msgspec.MsgspecError) -> RequestRejectedError:
+def _rejected(error: Exception) -> RequestRejectedError:
     """Turn msgspec's message, which ends with the place at fault, into one that names the field."""
+    if isinstance(error, RecursionError):
+        return RequestRejectedError("The body is nested too deeply.")
+    if isinstance(error, UnicodeDecodeError):
+        return RequestRejectedError("The body is not UTF-8.")
     message = str(error)
     place = _PLACE.search(message)
     if isinstance(error, msgspec.ValidationError) and place:
-        field = _INDEX.sub(r".\1", place["path"]).replace("....", ".N").strip(".")
+        # The place is unknown below a key that could be anything, which msgspec writes as [...].
+        field = _INDEX.sub(r".\1", place["path"].split("[...]")[0]).strip(".")
         return RequestRejectedError(f"{field or 'body'}: {message[: place.start()]}", field=field or None)
     if isinstance(error, msgspec.ValidationError):
         missing = re.search(r"missing required field `(\w+)`", message)
@@ -48,10 +55,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Return the body as the decoder's type; raises RequestRejectedError with the field at fault."""
     try:
         return decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise _rejected(error) from error
-    except RecursionError as error:
-        raise RequestRejectedError("The body is nested too deeply.") from error
 
 
 def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
@@ -69,10 +74,21 @@ def convert(fields: Mapping[str, Any], kind: type[T]) -> T:
     """Return the fields as `kind`; raises RequestRejectedError with the field at fault."""
     try:
         return msgspec.convert(fields, kind)
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise _rejected(error) from error
-    except RecursionError as error:
-        raise RequestRejectedError("The body is nested too deeply.") from error
+
+
+def arguments_of(message: int, number: int, text: str) -> dict[str, Any]:
+    """Return the arguments of a message's tool call, which are a JSON object as text or nothing.
+
+    Raises RequestRejectedError where they are neither.
+    """
+    field = f"messages.{message}.tool_calls.{number}.function.arguments"
+    try:
+        arguments: dict[str, Any] = _OBJECT.decode(text or "{}")
+    except BAD_JSON as error:
+        raise RequestRejectedError(f"{field}: must be a JSON object, as text ({error})", field=field) from error
+    return arguments
 
 
 def present(**values: object) -> dict[str, Any]:

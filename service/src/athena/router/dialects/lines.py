@@ -1,8 +1,18 @@
-"""Splits a stream that comes in pieces of any size into lines."""
+"""Cuts a stream that comes in pieces of any size into lines."""
 
 from athena.router.errors import BackendError, FailureKind
 
 LINE_LIMIT = 8 * 1024 * 1024  # bytes; more than any event of an engine, images in tool calls included
+
+
+def too_long() -> BackendError:
+    """Return the error of a line, or of the lines of one event, that does not end."""
+    return BackendError(FailureKind.MALFORMED, f"a line of more than {LINE_LIMIT} bytes")
+
+
+def reported(message: str) -> BackendError:
+    """Return the error that an engine tells of within its stream, under status 200."""
+    return BackendError(FailureKind.STATUS, f"the engine reported an error: {message}"[:500])
 
 
 class LineBuffer:
@@ -20,7 +30,7 @@ class LineBuffer:
         lines = data.split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LINE_LIMIT:
-            raise BackendError(FailureKind.MALFORMED, f"a line of more than {LINE_LIMIT} bytes")
+            raise too_long()
         return lines
 
     def rest(self) -> bytes:
@@ -28,19 +38,63 @@ class LineBuffer:
         return self._rest
 
 
-class Tail:
-    """Keeps the last bytes of a stream, at least `size` of them once there are so many."""
+class LastLine:
+    """Keeps the last line of a stream that is not blank, whole."""
 
-    __slots__ = ("_bytes", "_size")
+    __slots__ = ("_complete", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._complete = True
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes; return whether a line begins in them. Raises BackendError where one has no end."""
+        text = data.rstrip(b"\r\n")
+        if not text:
+            self._complete = self._complete or data.endswith(b"\n")
+            return False
+        cut = text.rfind(b"\n")
+        begins = cut >= 0 or self._complete
+        if begins:
+            text = text[cut + 1 :] if cut >= 0 else text
+            self._pieces = [text]
+            self._size = len(text)
+        else:
+            self._pieces.append(text)
+            self._size += len(text)
+            if self._size > LINE_LIMIT:
+                raise too_long()
+        self._complete = data.endswith(b"\n")
+        return begins
+
+    def line(self) -> bytes:
+        """Return the line as far as it has come."""
+        return b"".join(self._pieces)
+
+
+class Tail:
+    """Keeps the last `size` bytes of a stream, and for a while some more: most chunks are then not copied."""
+
+    __slots__ = ("_held", "_pieces", "_size", "_trimmed")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._bytes = b""
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._trimmed = False
 
     def feed(self, data: bytes) -> None:
         """Add the next bytes."""
-        self._bytes = data if len(data) >= self._size else self._bytes[-self._size :] + data
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > 4 * self._size:
+            kept = b"".join(self._pieces)[-self._size :]
+            self._pieces = [kept]
+            self._held = len(kept)
+            self._trimmed = True
 
     def lines(self) -> list[bytes]:
-        """Return the last lines, blank ones left out; the first may lack its beginning."""
-        return [line for line in self._bytes.splitlines() if line.strip()]
+        """Return the last lines that are there from their beginning; the very last may lack its end."""
+        lines = b"".join(self._pieces).split(b"\n")
+        return lines[1:] if self._trimmed else lines

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from athena.errors import AthenaError
-from athena.router.dialects.lines import LineBuffer, Tail
+from athena.router.dialects.decoding import BAD_JSON
+from athena.router.dialects.lines import LastLine, LineBuffer, reported
 from athena.router.errors import BackendError, FailureKind
-from athena.router.types import Delta, Event, Finish, Operation, ToolCall, Usage
+from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage
 
-_TAIL = 4096  # bytes; the last line fits in, but for the `context` of generate, which is read from its end
 _NANOSECONDS = 1e9
 
 
@@ -64,10 +64,10 @@ def _seconds(nanoseconds: int | None) -> float | None:
 def _line(data: bytes) -> _Line:
     try:
         line = _LINE.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except BAD_JSON as error:
         raise BackendError(FailureKind.MALFORMED, f"a line that is not Ollama's: {error}") from error
     if line.error:
-        raise BackendError(FailureKind.STATUS, line.error)
+        raise reported(line.error)
     return line
 
 
@@ -102,23 +102,27 @@ class Reader:
         self._called = self._called or bool(calls)
         if line.done:
             self._ended = True
-            finished = "tool_calls" if self._called else "stop"
+            finished: FinishReason = "tool_calls" if self._called else "stop"
             events.append(Finish(reason="length" if line.done_reason == "length" else finished, usage=line.usage()))
 
 
 class Watch:
-    """Watches a stream that is passed through; see StreamWatch."""
+    """Watches a stream that is passed through; see StreamWatch.
+
+    It keeps the last line, whole: generate's has the `context`, any number of tokens, between `done` and the figures.
+    """
 
     def __init__(self) -> None:
         self._lines = LineBuffer()
-        self._tail = Tail(_TAIL)
+        self._last = LastLine()
         self._begun = False
 
     def feed(self, data: bytes) -> bool:
-        self._tail.feed(data)
+        begins = self._last.feed(data)
         if self._begun:
-            if data.startswith(b'{"error"') or b'\n{"error"' in data:
-                raise BackendError(FailureKind.STATUS, "the engine reported an error within the stream")
+            # An error is always the last line, so that no other needs a look.
+            if begins and b'"error"' in data:
+                self._raise_error()
             return True
         for line in self._lines.feed(data):
             if line.strip():
@@ -129,22 +133,22 @@ class Watch:
         return self._begun
 
     def end(self) -> Usage | None:
-        lines = self._tail.lines()
-        if not lines or b'"done":true' not in lines[-1].replace(b" ", b""):
+        line = self._last.line()
+        if not line:
+            raise BackendError(FailureKind.EMPTY, "a stream without a line")
+        read = _line(line)
+        if not read.done:
             raise BackendError(FailureKind.EMPTY, "the stream ended without a line that is done")
+        return read.usage()
+
+    def _raise_error(self) -> None:
+        """Raise the error that the last line reports, if it is one and there as a whole."""
         try:
-            return _LINE.decode(lines[-1]).usage()
-        except msgspec.MsgspecError:
-            return _usage_at_end(lines[-1])
-
-
-def _usage_at_end(line: bytes) -> Usage | None:
-    """Return the figures of a last line that was too long to keep: they follow its `context`."""
-    _, found, figures = line.rpartition(b"],")
-    try:
-        return _LINE.decode(b"{" + figures).usage() if found else None
-    except msgspec.MsgspecError:
-        return None
+            error = _LINE.decode(self._last.line()).error
+        except BAD_JSON:
+            return
+        if error:
+            raise reported(error)
 
 
 def usage_of(body: bytes) -> Usage:
@@ -226,7 +230,7 @@ def _object(arguments: str) -> dict[str, Any]:
     """Return a tool call's arguments as this dialect has them; what is no object, as a model may write, stays text."""
     try:
         return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError):
+    except BAD_JSON:
         return {"arguments": arguments}
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from athena.router.dialects.decoding import Integer, Share, Temperature, convert, fields_of, present
+from athena.router.dialects.decoding import Integer, Share, Temperature, arguments_of, convert, fields_of, present
 from athena.router.errors import RequestRejectedError
 from athena.router.types import Message, Operation, Request, Sampling, ToolCall
 
@@ -145,7 +145,8 @@ def encode(request: Request) -> bytes:
 def options_of(request: Request) -> dict[str, Any]:
     """Return what belongs into `options`."""
     sampling = request.sampling
-    return request.extra.get("options", {}) | present(
+    options: dict[str, Any] = request.extra.get("options", {})
+    return options | present(
         temperature=sampling.temperature,
         num_predict=sampling.max_tokens,
         top_p=sampling.top_p,
@@ -171,9 +172,4 @@ def _written(index: int, message: Message) -> dict[str, Any]:
 
 
 def _tool_call(index: int, number: int, call: ToolCall) -> dict[str, Any]:
-    field = f"messages.{index}.tool_calls.{number}.function.arguments"
-    try:
-        arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise RequestRejectedError(f"{field}: must be a JSON object, as text ({error})", field=field) from error
-    return {"function": {"name": call.name, "arguments": arguments}}
+    return {"function": {"name": call.name, "arguments": arguments_of(index, number, call.arguments)}}

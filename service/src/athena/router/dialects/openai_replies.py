@@ -8,12 +8,13 @@ from uuid import uuid4
 import msgspec
 
 from athena.errors import AthenaError
-from athena.router.dialects.lines import LineBuffer, Tail
+from athena.router.dialects.decoding import BAD_JSON
+from athena.router.dialects.lines import LINE_LIMIT, LineBuffer, Tail, reported, too_long
 from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage
 
 DONE = b"[DONE]"
-_TAIL = 4096  # bytes; the finish chunk, the usage chunk and the end mark fit in
+_TAIL = 4 * 1024  # bytes; the finish chunk, the usage chunk and the end mark fit in
 _REASONS = {"stop", "length", "tool_calls", "content_filter"}
 
 
@@ -22,8 +23,8 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
 
 
@@ -33,7 +34,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    function: _Function
+    function: _Function | None = None
     id: str | None = None
     index: int | None = None
 
@@ -56,6 +57,8 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
+    object: str | None = None
+    message: Any = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
@@ -64,10 +67,10 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 def _chunk(data: bytes) -> _Chunk:
     try:
         chunk = _CHUNK.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except BAD_JSON as error:
         raise BackendError(FailureKind.MALFORMED, f"an event that is not OpenAI's: {error}") from error
-    if chunk.error is not None:
-        raise BackendError(FailureKind.STATUS, error_message(chunk.error))
+    if chunk.error is not None or chunk.object == "error":  # the latter is vLLM's older form
+        raise reported(error_message(chunk.error or chunk.message))
     return chunk
 
 
@@ -83,8 +86,8 @@ def _usage(usage: _Usage | None) -> Usage:
         return Usage()
     details = usage.prompt_tokens_details
     return Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
         cached_tokens=(details.cached_tokens or 0) if details else 0,
     )
 
@@ -100,6 +103,7 @@ class Reader:
     def __init__(self) -> None:
         self._lines = LineBuffer()
         self._data: list[bytes] = []
+        self._size = 0
         self._calls: dict[int, ToolCall] = {}
         self._reason: FinishReason = "stop"
         self._usage = Usage()
@@ -108,29 +112,42 @@ class Reader:
     def feed(self, data: bytes) -> Sequence[Event]:
         events: list[Event] = []
         for line in self._lines.feed(data):
+            if self._ended:
+                break
             piece = _data_of(line)
-            if piece is not None:
+            if piece == DONE:  # alone, and so certain that its blank line need not be awaited
+                self._dispatch(events)
+                self._finish(events)
+            elif piece is not None:
                 self._data.append(piece)
+                self._size += len(piece)
+                if self._size > LINE_LIMIT:
+                    raise too_long()
             elif not line.strip():
                 self._dispatch(events)
         return events
 
     def end(self) -> None:
-        rest = [*self._data, _data_of(self._lines.rest())]
-        if not self._ended and DONE not in rest:
+        if not self._ended and _data_of(self._lines.rest()) != DONE:
             raise BackendError(FailureKind.EMPTY, "the stream ended without [DONE]")
 
     def _dispatch(self, events: list[Event]) -> None:
         """Take the event that a blank line has completed."""
-        if not self._data:
-            return
-        data = b"\n".join(self._data)
-        self._data.clear()
-        if data == DONE:
-            self._ended = True
-            events.append(Finish(reason=self._reason, usage=self._usage))
-        elif not self._ended:
+        if self._data:
+            data = b"\n".join(self._data)
+            self._data.clear()
+            self._size = 0
             self._take(_chunk(data), events)
+
+    def _finish(self, events: list[Event]) -> None:
+        self._ended = True
+        self._give_out_calls(events)
+        events.append(Finish(reason=self._reason, usage=self._usage))
+
+    def _give_out_calls(self, events: list[Event]) -> None:
+        if self._calls:
+            events.append(Delta(tool_calls=tuple(self._calls.values())))
+            self._calls = {}
 
     def _take(self, chunk: _Chunk, events: list[Event]) -> None:
         if chunk.usage is not None:
@@ -145,15 +162,14 @@ class Reader:
             if choice.finish_reason is not None:
                 known = choice.finish_reason in _REASONS
                 self._reason = cast("FinishReason", choice.finish_reason) if known else "stop"
-                if self._calls:
-                    events.append(Delta(tool_calls=tuple(self._calls.values())))
-                    self._calls = {}
+                self._give_out_calls(events)
 
     def _gather(self, index: int, fragment: _ToolCall) -> None:
         call = self._calls.setdefault(index, ToolCall(name="", arguments=""))
         call.id = fragment.id or call.id
-        call.name += fragment.function.name or ""
-        call.arguments += fragment.function.arguments or ""
+        if fragment.function is not None:
+            call.name += fragment.function.name or ""
+            call.arguments += fragment.function.arguments or ""
 
 
 class Watch:
@@ -167,9 +183,8 @@ class Watch:
     def feed(self, data: bytes) -> bool:
         self._tail.feed(data)
         if self._begun:
-            # Searching for the shorter string first leaves one scan a chunk where there is no error.
-            if b'"error"' in data and b'data: {"error"' in data:
-                raise BackendError(FailureKind.STATUS, "the engine reported an error within the stream")
+            if b'"error"' in data:
+                _raise_error(data.split(b"\n"))
             return True
         for line in self._lines.feed(data):
             piece = _data_of(line)
@@ -178,13 +193,27 @@ class Watch:
         return self._begun
 
     def end(self) -> Usage | None:
-        pieces = [piece for piece in map(_data_of, self._tail.lines()) if piece]
+        lines = self._tail.lines()
+        _raise_error(lines)  # one that came in two pieces
+        pieces = [piece for piece in map(_data_of, lines) if piece]
         if not pieces or pieces[-1] != DONE:
             raise BackendError(FailureKind.EMPTY, "the stream ended without [DONE]")
         for piece in reversed(pieces[:-1]):
             if b'"usage"' in piece and (chunk := _chunk(piece)).usage is not None:
                 return _usage(chunk.usage)
         return None
+
+
+def _raise_error(lines: Sequence[bytes]) -> None:
+    """Raise the error that one of the lines reports; no text of a model has these bytes, for its quotes are escaped."""
+    for line in lines:
+        if b'"error"' not in line or not (piece := _data_of(line)):
+            continue
+        try:
+            _chunk(piece)
+        except BackendError as error:
+            if error.kind is not FailureKind.MALFORMED:  # cut off by the end of a piece; the tail has it whole
+                raise
 
 
 def _says_something(chunk: _Chunk) -> bool:

@@ -111,6 +111,8 @@ def decode(operation: Operation, body: bytes) -> Request:
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
         extra={name: value for name, value in fields.items() if name not in kind.__struct_fields__},
     )
+    if not isinstance(request.extra.get("options", {}), dict):
+        raise RequestRejectedError("options: Expected `object`", field="options")
     if isinstance(asked, _Chat):
         request.messages = [_message(index, message) for index, message in enumerate(asked.messages)]
         request.tools = asked.tools or []

@@ -1,19 +1,27 @@
 """`mlx_lm.server`: the OpenAI dialect with traps. Facts of version 0.32.2; tests hold them against the real one."""
 
 from http import HTTPStatus
+from typing import Any, ClassVar
+
+import msgspec
 
 from athena.router.call import Call
 from athena.router.dialects import codec
+from athena.router.dialects.decoding import arguments_of
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
-from athena.router.errors import BackendError, FailureKind
+from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
 # The name under which the server knows the model that it was started with. Any other one, the model's own path
 # included, unloads that model and may start a download.
 MODEL = "default_model"
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
-_TAKEN = frozenset({"chat_template_kwargs", "logit_bias"})
+_TAKEN = frozenset({"chat_template_kwargs"})
+# A `top_k` beyond the model's vocabulary ends the generation thread for good, and so does a `logit_bias` for a token
+# beyond it. Every byte-level vocabulary has this many tokens.
+_SMALLEST_VOCABULARY = 256
+_SEEDS = 2**63
 
 
 class MlxEngine:
@@ -23,13 +31,13 @@ class MlxEngine:
     has left, and a request that fails half way is told from one that ends.
     """
 
-    type = BackendType.MLX
-    dialect = Dialect.OPENAI
+    type: ClassVar[BackendType] = BackendType.MLX
+    dialect: ClassVar[Dialect] = Dialect.OPENAI
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         request = call.request
         _refuse(request)
-        body = codec(Dialect.OPENAI).encode_request(rendering.with_defaults(request, backend, model=MODEL))
+        body = codec(Dialect.OPENAI).encode_request(_adapt(rendering.with_defaults(request, backend, model=MODEL)))
         return Rendered(path=_PATHS[call.operation], body=body, passthrough=False)
 
     def failure(self, status: int, body: bytes) -> BackendError | None:
@@ -42,7 +50,7 @@ class MlxEngine:
 
 def _refuse(request: Request) -> None:
     """Raise BackendError(UNSUITABLE) where the server would ignore a part of the request, or be harmed by it."""
-    if request.operation is Operation.GENERATE and not (request.prompt or request.system):
+    if request.operation is Operation.GENERATE and not request.prompt:
         raise rendering.unsuitable("an empty prompt ends the generation thread of mlx_lm.server for good")
     if request.operation is Operation.CHAT and not request.messages:
         raise rendering.unsuitable("mlx_lm.server needs at least one message")
@@ -50,4 +58,24 @@ def _refuse(request: Request) -> None:
         raise rendering.unsuitable("mlx_lm.server would ignore the response format")
     if any(message.images for message in request.messages):
         raise rendering.unsuitable("mlx_lm.server would ignore the images, or fetch them itself")
+    for index, message in enumerate(request.messages):
+        for number, called in enumerate(message.tool_calls):
+            arguments_of(index, number, called.arguments)  # it reads them, and answers 404 where it cannot
+    if (request.sampling.top_k or 0) > _SMALLEST_VOCABULARY:
+        raise rendering.unsuitable(f"a top_k above {_SMALLEST_VOCABULARY} may end mlx_lm.server's generation thread")
     rendering.refuse_ignored(request, "mlx_lm.server", known=_TAKEN)
+
+
+def _adapt(request: Request) -> Request:
+    """Say in the server's own way what it takes in a narrower form, or by another name."""
+    said = request.sampling
+    # Below 0: elsewhere, -1 stands for no seed and for no top_k.
+    seed = None if said.seed is None or said.seed == -1 else said.seed % _SEEDS
+    top_k = None if said.top_k is None or said.top_k < 0 else said.top_k
+    template = request.extra.get("chat_template_kwargs", {})
+    if not isinstance(template, dict):
+        raise RequestRejectedError("chat_template_kwargs: Expected `object`", field="chat_template_kwargs")
+    extra: dict[str, Any] = dict(request.extra)
+    if isinstance(think := extra.get("think"), bool):
+        extra["chat_template_kwargs"] = {"enable_thinking": think, **template}
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(said, seed=seed, top_k=top_k), extra=extra)

@@ -1,6 +1,6 @@
 """Ollama, by its own API; its OpenAI-compatible routes lack `keep_alive` and ignore a part of what they are sent."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,8 +29,8 @@ _SAID = msgspec.json.Decoder(_Said)
 class OllamaEngine:
     """A server of Ollama's API."""
 
-    type = BackendType.OLLAMA
-    dialect = Dialect.OLLAMA
+    type: ClassVar[BackendType] = BackendType.OLLAMA
+    dialect: ClassVar[Dialect] = Dialect.OLLAMA
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         path = _PATHS[call.operation]

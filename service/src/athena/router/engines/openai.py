@@ -1,5 +1,7 @@
 """Any server that speaks OpenAI's API: vLLM, llama.cpp, LiteLLM, …"""
 
+from typing import ClassVar
+
 import msgspec
 
 from athena.router.call import Call
@@ -28,14 +30,16 @@ _SAID = msgspec.json.Decoder(_Said)
 class OpenAIEngine:
     """A server of OpenAI's API."""
 
-    type = BackendType.OPENAI
-    dialect = Dialect.OPENAI
+    type: ClassVar[BackendType] = BackendType.OPENAI
+    dialect: ClassVar[Dialect] = Dialect.OPENAI
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         path = _PATHS[call.operation]
         if call.dialect is Dialect.OPENAI:
             return Rendered(path=path, body=_with_defaults(call.body, backend), passthrough=True)
         request = call.request
+        if not (request.prompt or request.messages):
+            raise rendering.unsuitable("only Ollama takes an empty prompt, which loads or unloads a model")
         rendering.refuse_ignored(request, "an OpenAI-compatible server", known=PASSED_ON - {"suffix"})
         body = codec(Dialect.OPENAI).encode_request(rendering.with_defaults(request, backend))
         return Rendered(path=path, body=body, passthrough=False)

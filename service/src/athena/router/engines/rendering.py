@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.openai_replies import error_message
 from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Backend, Request
@@ -43,7 +44,8 @@ _REJECTING = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LA
 def with_defaults(request: Request, backend: Backend, *, model: str | None = None) -> Request:
     """Return the request as a stream, with the backend's defaults where the caller said nothing.
 
-    A backend's `max_tokens` is a default, not a bound: a caller that asks for more gets more.
+    A backend's `max_tokens` is a default, not a bound: a caller that asks for more gets more. So it is where a body is
+    passed through.
     """
     said = request.sampling
     sampling = msgspec.structs.replace(
@@ -100,7 +102,7 @@ def message_of(status: int, body: bytes) -> str:
     """Return the engine's own words, at most 500 characters of them."""
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except BAD_JSON:
         answer = body.decode(errors="replace").strip()
     if isinstance(answer, dict):
         answer = error_message(answer.get("error") or answer.get("detail") or answer.get("message") or answer)
