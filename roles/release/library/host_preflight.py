@@ -119,7 +119,7 @@ def main():
         *check_socket_path(asked["socket_path"]),
         *check_ports(asked["ports"], asked["supervisorctl"]),
     ]
-    module.exit_json(changed=False, problems=problems)
+    module.exit_json(changed=False, problems=problems, ansible_facts={"user_uid": os.getuid()})
 
 
 if __name__ == "__main__":

@@ -22,11 +22,9 @@ def main(uv: str, source: Path, version: str, constraints: Path, output: Path) -
         if changes != 1:
             sys.exit(f'{source / "pyproject.toml"} has no line version = "…"')
         project.write_text(text)
-        subprocess.run(
-            [uv, "build", "--quiet", "--wheel", "--build-constraints", constraints, "--require-hashes"]
-            + ["--python", sys.executable, "--out-dir", output, copy],
-            check=True,
-        )
+        locked = ["--build-constraints", constraints, "--require-hashes"]
+        target = ["--python", sys.executable, "--out-dir", output]
+        subprocess.run([uv, "build", "--quiet", "--wheel", *locked, *target, copy], check=True)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 usage: supervisor_guard.py SUPERVISORD CONFIGURATION
 
-Runs as one of the supervisor's own programs, which restarts it in turn: whichever of the two dies, the other sees to it.
-When the supervisor is gone its programs go on without anybody, and hold the ports that a new supervisor's programs need.
-So they are ended first: all processes of the dead supervisor's session, which is its own because it is a daemon. Then
-the supervisor is started anew, and starts everything, this program included.
+Runs as one of the supervisor's own programs, which restarts it in turn: whichever of the two dies, the other sees to
+it. When the supervisor is gone its programs go on without anybody, and hold the ports that a new supervisor's programs
+need. So they are ended first: all processes of the dead supervisor's session, which is its own because it is a daemon.
+Then the supervisor is started anew, and starts everything, this program included.
 """
 
 import os
@@ -81,7 +81,9 @@ def main(supervisord: str, configuration: str) -> None:
     """Wait for the supervisor's death, clean up, and start it again."""
     supervisor, session = os.getppid(), os.getsid(0)
     if supervisor != session and exists(session):
-        sys.exit("the supervisor must run as a daemon: this session is not its own, and its processes are not ours to end")
+        sys.exit(
+            "the supervisor must run as a daemon: this session is not its own, and its processes are not ours to end"
+        )
     while os.getppid() == session:
         time.sleep(LOOK_SECONDS)
     end_orphans(session)
