@@ -109,6 +109,11 @@ class Reader:
         self._usage = Usage()
         self._ended = False
 
+    @property
+    def calls(self) -> bool:
+        """Whether a tool call has begun that is not given out yet."""
+        return bool(self._calls)
+
     def feed(self, data: bytes) -> Sequence[Event]:
         events: list[Event] = []
         for line in self._lines.feed(data):
@@ -176,20 +181,16 @@ class Watch:
     """Watches a stream that is passed through; see StreamWatch."""
 
     def __init__(self) -> None:
-        self._lines = LineBuffer()
+        self._reader = Reader()
         self._tail = Tail(_TAIL)
         self._begun = False
 
     def feed(self, data: bytes) -> bool:
         self._tail.feed(data)
-        if self._begun:
-            if b'"error"' in data:
-                _raise_error(data.split(b"\n"))
-            return True
-        for line in self._lines.feed(data):
-            piece = _data_of(line)
-            if piece and (piece == DONE or _says_something(_chunk(piece))):
-                self._begun = True
+        if not self._begun:
+            self._begun = bool(self._reader.feed(data)) or self._reader.calls
+        elif b'"error"' in data:
+            _raise_error(data.split(b"\n"))
         return self._begun
 
     def end(self) -> Usage | None:
@@ -199,29 +200,26 @@ class Watch:
         if not pieces or pieces[-1] != DONE:
             raise BackendError(FailureKind.EMPTY, "the stream ended without [DONE]")
         for piece in reversed(pieces[:-1]):
-            if b'"usage"' in piece and (chunk := _chunk(piece)).usage is not None:
+            if b'"usage"' in piece and (chunk := _chunk_or_none(piece)) and chunk.usage is not None:
                 return _usage(chunk.usage)
+        return None
+
+
+def _chunk_or_none(data: bytes) -> _Chunk | None:
+    """Return the chunk; None for a line that is no whole one. Raises BackendError where it reports an error."""
+    try:
+        return _chunk(data)
+    except BackendError as error:
+        if error.kind is not FailureKind.MALFORMED:
+            raise
         return None
 
 
 def _raise_error(lines: Sequence[bytes]) -> None:
     """Raise the error that one of the lines reports; no text of a model has these bytes, for its quotes are escaped."""
     for line in lines:
-        if b'"error"' not in line or not (piece := _data_of(line)):
-            continue
-        try:
-            _chunk(piece)
-        except BackendError as error:
-            if error.kind is not FailureKind.MALFORMED:  # cut off by the end of a piece; the tail has it whole
-                raise
-
-
-def _says_something(chunk: _Chunk) -> bool:
-    for choice in chunk.choices or []:
-        delta = choice.delta or _Delta(content=choice.text)
-        if delta.content or delta.reasoning or delta.reasoning_content or delta.tool_calls or choice.finish_reason:
-            return True
-    return False
+        if b'"error"' in line and (piece := _data_of(line)):
+            _chunk_or_none(piece)
 
 
 def usage_of(body: bytes) -> Usage:
@@ -248,7 +246,7 @@ class Encoder:
         }
         self._calls = 0
         # A chunk with nothing but text differs from the next in its text alone.
-        before, after = self._event(self._choice({"content": "\0"}, "\0", None)).split(b'"\\u0000"', 1)
+        before, after = self._event(self._choice({"content": "\0"}, "\0", None)).rsplit(b'"\\u0000"', 1)
         self._before, self._after = before, after
 
     def start(self) -> bytes:
