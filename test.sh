@@ -127,7 +127,7 @@ stage_integration() {
   tests service/tests -m "engine or slow"
 }
 
-stage_deploy() { tests tests/deploy; }
+stage_deploy() { tests tests/deploy --durations=0 --durations-min=1; }
 
 stage_molecule() {
   local scenario docker_host

@@ -28,7 +28,7 @@ def fetch(host: Host, url: str, body: dict[str, Any] | None = None) -> tuple[int
 
 @pytest.mark.parametrize("port", PORTS.values(), ids=PORTS.keys())
 def test_every_part_listens_on_the_loopback_address_only(host: Host, port: int) -> None:
-    listening = host.check_output("ss --no-header --listening --tcp --numeric 'sport = :%s'", port)
+    listening = host.check_output(f"ss --no-header --listening --tcp --numeric 'sport = :{port}'")
     addresses = {line.split()[3] for line in listening.splitlines()}
     assert addresses == {f"127.0.0.1:{port}"}
 
@@ -39,12 +39,13 @@ def test_no_process_of_the_environment_belongs_to_root(host: Host) -> None:
     assert {process.user for process in processes} == {"person"}
 
 
-def test_the_state_folder_is_private(host: Host) -> None:
-    assert host.file(STATE).mode & 0o077 == 0
+def test_nobody_else_can_look_into_the_state_folder(host: Host) -> None:
+    assert host.file(STATE).mode & 0o066 == 0
+    assert host.file(f"{STATE}/secrets").mode == 0o700
 
 
 def test_no_file_with_a_secret_can_be_read_by_others(host: Host) -> None:
-    assert host.check_output(f"find {STATE} -name '*.env' -perm /077") == ""
+    assert host.check_output(f"find {STATE}/secrets {STATE}/supervisor/programs -type f -perm /077") == ""
 
 
 @pytest.mark.parametrize("port", [PORTS["admin"], PORTS["proxy"], PORTS["orchestrator"]])

@@ -1,0 +1,267 @@
+"""The life of one dev environment, from failed attempts to its end. The tests build on each other, in order."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from scratch import Environment, wait_until
+
+pytestmark = pytest.mark.timeout(600)
+
+NOWHERE = "http://127.0.0.1:9/simple"
+NEW_REVISION = "0a1b2c3d4e5f"
+MIGRATION = '''"""Add a table that only this test knows."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{down_revision}"
+branch_labels = None
+depends_on = None
+
+reversible = True
+previous_code_runs = True
+
+
+def upgrade() -> None:
+    """Add it."""
+    op.create_table("of_a_test", sa.Column("id", sa.Integer, primary_key=True))
+
+
+def downgrade() -> None:
+    """Remove it."""
+    op.drop_table("of_a_test")
+'''
+
+
+# --- before the first deployment ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["elsewhere", "deploy"], "elsewhere"),
+        (["dev", "explode"], "explode"),
+        (["dev"], "action"),
+        (["dev", "deploy", "--loudly"], "--loudly"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_done(
+    environment: Environment, arguments: list[str], words: str
+) -> None:
+    done = subprocess.run(
+        [environment.clone / "deploy.sh", *arguments], capture_output=True, text=True, check=False, timeout=10
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_too_old_a_python_is_refused_with_the_remedy(environment: Environment, tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo "Python 3.9.2"; else exit 1; fi\n')
+    old.chmod(0o755)
+    done = environment.run("deploy", ATHENA_PYTHON=str(old))
+    assert done.code == 1
+    assert "3.11 or newer" in done.output
+    assert "3.9.2" in done.output
+    assert not (environment.clone / ".venv").exists()
+    assert not environment.state.exists()
+
+
+def test_without_a_package_registry_nothing_is_begun(environment: Environment) -> None:
+    done = environment.run("deploy", PIP_INDEX_URL=NOWHERE, UV_DEFAULT_INDEX=NOWHERE)
+    assert done.code == 1
+    assert "PIP_INDEX_URL" in done.output
+    assert not (environment.clone / ".venv").exists()
+    assert not environment.state.exists()
+
+
+def test_a_port_in_use_is_refused_with_the_remedy(environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", environment.ports["proxy"])):
+        done = environment.run("deploy")
+    assert done.code == 1
+    assert f"Port {environment.ports['proxy']}" in done.output
+    assert "athena_proxy_port" in done.output
+    assert not environment.state.exists()
+
+
+def test_a_registry_that_is_gone_after_the_tools_were_installed_is_found_too(environment: Environment) -> None:
+    done = environment.run("deploy", PIP_INDEX_URL=NOWHERE, UV_DEFAULT_INDEX=NOWHERE)
+    assert done.code == 1
+    assert "registry" in done.output
+    assert not environment.state.exists()
+
+
+def test_a_state_folder_that_cannot_be_is_refused_with_the_remedy(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = environment.run("deploy", "-e", f"@{variables(tmp_path, tmp_path / 'file' / 'state')}")
+    assert done.code == 1
+    assert "athena_state_dir" in done.output
+    assert not environment.state.exists()
+
+
+def variables(folder: Path, state: Path) -> Path:
+    path = folder / "state.yml"
+    path.write_text(f"athena_state_dir: {state}\n")
+    return path
+
+
+# --- deployments ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def first_seconds() -> dict[str, float]:
+    """How long the first deployment took, for the second to be compared with."""
+    return {}
+
+
+def test_the_first_deployment_answers_a_question(environment: Environment, first_seconds: dict[str, float]) -> None:
+    done = environment.run("deploy")
+    assert done.code == 0, done.output
+    first_seconds["deploy"] = done.seconds
+    for part in ("admin", "proxy", "orchestrator"):
+        assert environment.url(part) in done.output
+    assert "tokens/s" in done.output
+    assert environment.is_well()
+
+
+def test_the_second_deployment_changes_nothing_in_less_than_a_quarter(
+    environment: Environment, first_seconds: dict[str, float]
+) -> None:
+    done = environment.run("deploy")
+    assert done.code == 0, done.output
+    assert done.changed == 0
+    assert done.seconds < first_seconds["deploy"] / 4
+    assert len(environment.releases()) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("status", ["admin", "proxy", "orchestrator", "mlx", "postgresql", "r1"]),
+        ("verify", ["What is 2+2?", "tokens/s"]),
+        ("releases", ["r1", "in force"]),
+    ],
+)
+def test_an_action_that_only_looks_tells_and_changes_nothing(
+    environment: Environment, action: str, words: list[str]
+) -> None:
+    done = environment.run(action)
+    assert done.code == 0, done.output
+    assert [word for word in words if word not in done.output] == []
+
+
+def test_the_logs_of_one_component_are_shown(environment: Environment) -> None:
+    done = environment.run("logs", "proxy")
+    assert done.code == 0, done.output
+    assert "routing_llm_request" in done.output
+
+
+# --- failures while it runs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["admin", "proxy", "orchestrator", "mlx", "postgresql", "supervisor"])
+def test_a_killed_process_is_back_within_five_seconds(environment: Environment, part: str) -> None:
+    killed = environment.pid(part)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(environment.is_well, 5.0)
+    wait_until(lambda: is_another(environment, part, killed), 5.0)
+
+
+def is_another(environment: Environment, part: str, killed: int) -> bool:
+    try:
+        return environment.pid(part) != killed
+    except (AssertionError, FileNotFoundError):
+        return False
+
+
+def test_a_query_without_an_engine_gets_503_with_a_time_to_retry(environment: Environment) -> None:
+    os.kill(environment.pid("mlx"), signal.SIGKILL)
+    began = time.monotonic()
+    reply = environment.ask()
+    assert reply.status_code == httpx.codes.SERVICE_UNAVAILABLE, reply.text
+    assert int(reply.headers["Retry-After"]) > 0
+    assert time.monotonic() - began < 5
+    wait_until(environment.is_well, 5.0)
+
+
+# --- update and rollback --------------------------------------------------------------------------
+
+
+def test_an_update_that_cannot_run_is_taken_back(environment: Environment) -> None:
+    source = environment.clone / "service" / "src" / "athena" / "orchestrator" / "app.py"
+    sound = source.read_text()
+    source.write_text(sound + "\nraise RuntimeError('of a test')\n")
+    done = environment.run("update")
+    source.write_text(sound)
+    assert done.code == 3, done.output
+    assert environment.is_well()
+    assert [release["outcome"] for release in environment.releases()] == ["in force", "failed, taken back"]
+
+
+def test_an_update_brings_code_and_schema_forward(environment: Environment) -> None:
+    before = environment.schema()
+    migration = environment.clone / "service" / "migrations" / "versions" / f"{NEW_REVISION}_of_a_test.py"
+    migration.write_text(MIGRATION.format(revision=NEW_REVISION, down_revision=before))
+    done = environment.run("update")
+    assert done.code == 0, done.output
+    assert environment.schema() == NEW_REVISION
+    assert environment.is_well()
+
+
+def test_a_rollback_brings_code_and_schema_back(environment: Environment) -> None:
+    first = environment.releases()[0]
+    done = environment.run("rollback")
+    assert done.code == 0, done.output
+    assert environment.schema() == first["content"]["schema"]
+    assert environment.releases()[-1]["content"]["version"] == first["content"]["version"]
+    assert environment.is_well()
+
+
+def test_a_rollback_to_an_unknown_release_is_refused(environment: Environment) -> None:
+    done = environment.run("rollback", "r99")
+    assert done.code == 1
+    assert "r99" in done.output
+
+
+# --- the lock -------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_leaves_a_lock_that_unlock_removes(environment: Environment) -> None:
+    lock = environment.state / "lock" / "journal.json"
+    with environment.start("deploy") as run:
+        wait_until(lock.exists, 60)
+        assert environment.run("deploy").code == 5
+        os.killpg(run.pid, signal.SIGKILL)
+    locked = environment.run("deploy")
+    assert locked.code == 5
+    assert "unlock" in locked.output
+    assert environment.run("unlock").code == 0
+    assert not lock.exists()
+    again = environment.run("deploy")
+    assert again.code == 0, again.output
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_destroy_asks_first(environment: Environment) -> None:
+    done = environment.run("destroy")
+    assert done.code == 1
+    assert "nothing was changed" in done.output
+    assert environment.is_well()
+
+
+def test_destroy_leaves_nothing(environment: Environment) -> None:
+    done = environment.run("destroy", "--yes")
+    assert done.code == 0, done.output
+    assert not environment.state.exists()
+    assert environment.processes() == []
+    for port in environment.ports.values():
+        socket.create_server(("127.0.0.1", port)).close()
