@@ -206,10 +206,7 @@ class OpenReply:
         if reader is None:
             raise AssertionError("a reply that is passed through has no events")
         data = await self._upstream.read()
-        if not data:
-            reader.end()
-            raise BackendError(FailureKind.EMPTY, "the stream ended without its end mark")
-        events = list(reader.feed(data))
+        events = list(reader.feed(data) if data else reader.end())
         if events and isinstance(events[-1], Finish):
             self._succeed(events[-1].usage)
             self._upstream.release()

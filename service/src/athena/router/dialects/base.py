@@ -18,8 +18,11 @@ class StreamReader(Protocol):
         """
         ...
 
-    def end(self) -> None:
-        """Take note that the connection ended; raises BackendError(EMPTY) unless the end mark was seen."""
+    def end(self) -> Sequence[Event]:
+        """Return the events of a last line that the end of the connection completes.
+
+        Raises BackendError(EMPTY) unless the end mark was seen.
+        """
         ...
 
 

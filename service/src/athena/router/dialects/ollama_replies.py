@@ -86,10 +86,14 @@ class Reader:
                 self._take(_line(line), events)
         return events
 
-    def end(self) -> None:
+    def end(self) -> Sequence[Event]:
+        events: list[Event] = []
         rest = self._lines.rest()
-        if not self._ended and not (rest.strip() and _line(rest).done):
+        if rest.strip() and not self._ended:
+            self._take(_line(rest), events)
+        if not self._ended:
             raise BackendError(FailureKind.EMPTY, "the stream ended without a line that is done")
+        return events
 
     def _take(self, line: _Line, events: list[Event]) -> None:
         message = line.message or _Message(content=line.response, thinking=line.thinking)

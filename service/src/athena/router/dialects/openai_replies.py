@@ -132,9 +132,12 @@ class Reader:
                 self._dispatch(events)
         return events
 
-    def end(self) -> None:
-        if not self._ended and _data_of(self._lines.rest()) != DONE:
+    def end(self) -> Sequence[Event]:
+        if self._ended:
+            return ()
+        if _data_of(self._lines.rest()) != DONE:
             raise BackendError(FailureKind.EMPTY, "the stream ended without [DONE]")
+        return self.feed(b"\n")
 
     def _dispatch(self, events: list[Event]) -> None:
         """Take the event that a blank line has completed."""
