@@ -122,6 +122,7 @@ exchange=$(mktemp -d)
 trap 'rm -rf "$exchange"' EXIT
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
+if [[ " deploy update rollback " != *" $action "* ]]; then export ANSIBLE_CALLBACK_DIY_PLAYBOOK_ON_STATS_MSG=; fi
 export ANSIBLE_CONFIG=$root/ansible.cfg
 cd "$root"
 result=0
@@ -137,7 +138,8 @@ elif ((result)); then
 fi
 
 if [[ -s $exchange/logs ]]; then
-  follow_option=()
-  if [[ $follow == yes ]]; then follow_option=(-F); fi
-  xargs tail -n 40 ${follow_option[@]+"${follow_option[@]}"} <"$exchange/logs"
+  tail_arguments=(-n 40)
+  if [[ $follow == yes ]]; then tail_arguments+=(-F); fi
+  while IFS= read -r file; do tail_arguments+=("$file"); done <"$exchange/logs"
+  tail "${tail_arguments[@]}"
 fi
