@@ -1,5 +1,6 @@
 """The official clients against the proxy with real engines behind: Ollama, MLX, and Ollama's OpenAI side."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -91,6 +92,18 @@ def test_the_ollama_client_gets_whole_replies_and_streams(served: Served) -> Non
         assert parts[-1].eval_count is not None
         assert 1 <= parts[-1].eval_count <= 8
     client._client.close()
+
+
+def test_the_ollama_client_learns_how_long_the_reply_took(served: Served) -> None:
+    began = time.perf_counter()
+    reply = httpx.post(
+        f"{served.url}/api/chat",
+        json={"model": served.model, "messages": MESSAGES, "stream": False, "options": {"num_predict": 32}},
+        timeout=60,
+    ).json()
+    elapsed = time.perf_counter() - began
+    assert elapsed / 50 < reply["total_duration"] / 1e9 <= elapsed  # the rest is the client starting up
+    assert 0 < reply["eval_duration"] <= reply["total_duration"]
 
 
 def test_the_models_are_listed_for_both_clients(served: Served) -> None:

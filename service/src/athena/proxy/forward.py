@@ -254,4 +254,6 @@ class _Exchange:
             self.departure.over = True
 
     def _encoder(self, call: Call) -> ReplyEncoder:
-        return codec(self.dialect).encoder(call.operation, call.model, include_usage=call.request.include_usage)
+        return codec(self.dialect).encoder(
+            call.operation, call.model, include_usage=call.request.include_usage, started=self.started
+        )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import structlog
 
 from athena.router.call import Call
@@ -207,10 +208,19 @@ class OpenReply:
             raise AssertionError("a reply that is passed through has no events")
         data = await self._upstream.read()
         events = list(reader.feed(data) if data else reader.end())
-        if events and isinstance(events[-1], Finish):
-            self._succeed(events[-1].usage)
+        if events and isinstance(finish := events[-1], Finish):
+            self._succeed(finish.usage)
             self._upstream.release()
+            events[-1] = self._measured(finish)
         return events
+
+    def _measured(self, finish: Finish) -> Finish:
+        """Put in the router's own measure of the time that writing took, where the engine has none."""
+        usage = finish.usage
+        if usage.completion_seconds is not None or not self.tokens_per_second:
+            return finish
+        seconds = usage.completion_tokens / self.tokens_per_second
+        return Finish(reason=finish.reason, usage=msgspec.structs.replace(usage, completion_seconds=seconds))
 
     def _succeed(self, usage: Usage | None) -> None:
         self._settled = True

@@ -98,8 +98,13 @@ class Codec(Protocol):
         """Return the usage of a whole reply that is passed through; raises BackendError where it is no proper reply."""
         ...
 
-    def encoder(self, operation: Operation, model: str, *, include_usage: bool = True) -> ReplyEncoder:
-        """Return an encoder for one reply, in the name of `model`."""
+    def encoder(
+        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
+    ) -> ReplyEncoder:
+        """Return an encoder for one reply, in the name of `model`.
+
+        `started` is when the request came, by time.perf_counter(); None: now. Ollama's dialect tells the total time.
+        """
         ...
 
     def encode_error(self, error: AthenaError) -> bytes:

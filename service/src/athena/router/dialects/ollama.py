@@ -1,5 +1,7 @@
 """Ollama's dialect."""
 
+import time
+
 from athena.errors import AthenaError
 from athena.router.dialects import decoding, ollama_replies, ollama_requests
 from athena.router.types import Operation, Request, Usage
@@ -26,8 +28,10 @@ class OllamaCodec:
     def usage_of_reply(self, operation: Operation, body: bytes) -> Usage:
         return ollama_replies.usage_of(body)
 
-    def encoder(self, operation: Operation, model: str, *, include_usage: bool = True) -> ollama_replies.Encoder:
-        return ollama_replies.Encoder(operation, model)
+    def encoder(
+        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
+    ) -> ollama_replies.Encoder:
+        return ollama_replies.Encoder(operation, model, started=time.perf_counter() if started is None else started)
 
     def encode_error(self, error: AthenaError) -> bytes:
         return ollama_replies.encode_error(error)

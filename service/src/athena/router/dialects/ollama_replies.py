@@ -168,10 +168,10 @@ class Encoder:
 
     content_type = "application/x-ndjson"
 
-    def __init__(self, operation: Operation, model: str) -> None:
+    def __init__(self, operation: Operation, model: str, *, started: float) -> None:
         self._chat = operation is Operation.CHAT
         self._model = model
-        self._started = time.perf_counter_ns()
+        self._started = started
 
     def start(self) -> bytes:
         return b""
@@ -207,7 +207,7 @@ class Encoder:
         return {"message": message}
 
     def _end(self, finish: Finish) -> dict[str, Any]:
-        total = time.perf_counter_ns() - self._started
+        total = int((time.perf_counter() - self._started) * _NANOSECONDS)
         usage = finish.usage
         return {
             "done": True,

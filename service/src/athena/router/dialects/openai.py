@@ -26,7 +26,9 @@ class OpenAICodec:
     def usage_of_reply(self, operation: Operation, body: bytes) -> Usage:
         return openai_replies.usage_of(body)
 
-    def encoder(self, operation: Operation, model: str, *, include_usage: bool = True) -> openai_replies.Encoder:
+    def encoder(
+        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
+    ) -> openai_replies.Encoder:
         return openai_replies.Encoder(operation, model, include_usage=include_usage)
 
     def encode_error(self, error: AthenaError) -> bytes:
