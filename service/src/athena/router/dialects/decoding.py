@@ -31,6 +31,7 @@ class Head(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(Head)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _rejected(error: Exception) -> RequestRejectedError:
@@ -68,6 +69,11 @@ def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
 def fields_of(body: bytes) -> dict[str, Any]:
     """Return the body's fields as they are, without those that are null: both dialects take null for absent."""
     return {name: value for name, value in decode(_OBJECT, body).items() if value is not None}
+
+
+def raw_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the body's fields in the caller's own spelling, the last where one comes twice."""
+    return decode(_RAW_FIELDS, body)
 
 
 def convert(fields: Mapping[str, Any], kind: type[T]) -> T:

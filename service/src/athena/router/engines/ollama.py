@@ -6,7 +6,7 @@ import msgspec
 
 from athena.router.call import Call
 from athena.router.dialects import codec
-from athena.router.dialects.decoding import decode
+from athena.router.dialects.decoding import decode, raw_fields
 from athena.router.dialects.ollama_requests import PASSED_ON
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
@@ -59,5 +59,4 @@ def _with_default_options(body: bytes, backend: Backend) -> bytes:
     missing = {name: value for name, value in defaults.items() if bytes(options.get(name, b"null")) == b"null"}
     if not missing:
         return body
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({**fields, "options": options | missing})
+    return msgspec.json.encode({**raw_fields(body), "options": options | missing})

@@ -6,7 +6,7 @@ import msgspec
 
 from athena.router.call import Call
 from athena.router.dialects import codec
-from athena.router.dialects.decoding import decode
+from athena.router.dialects.decoding import decode, raw_fields
 from athena.router.dialects.openai_requests import PASSED_ON
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
@@ -57,8 +57,5 @@ def _with_defaults(body: bytes, backend: Backend) -> bytes:
     if said.max_tokens is None and said.max_completion_tokens is None:
         defaults["max_tokens"] = backend.max_tokens
     if defaults and b"null" in body:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode(
-            fields | {name: msgspec.Raw(msgspec.json.encode(defaults[name])) for name in defaults}
-        )
+        return msgspec.json.encode({**raw_fields(body), **defaults})
     return rendering.splice(body, defaults)
