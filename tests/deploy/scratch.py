@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("admin", "proxy", "orchestrator", "mlx", "postgresql")
 
 
@@ -36,12 +35,13 @@ class Finished:
 class Environment:
     """The environment `dev` of a copy of the repository, beside whatever this machine runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clone = folder / "clone"
+    def __init__(self, folder: Path, clone: Path) -> None:
+        self.clone = clone
         self.state = folder / "state"
         self.ports = dict(zip(PARTS, free_ports(len(PARTS)), strict=True))
-        self._variables = folder / "variables.json"
-        self._variables.write_text(
+        self.variables = folder / "variables.json"
+        folder.mkdir(exist_ok=True)
+        self.variables.write_text(
             json.dumps(
                 {
                     "athena_state_dir": str(self.state),
@@ -53,10 +53,9 @@ class Environment:
         )
         # No cache of this machine's: the time of the first deployment is that of a fresh machine.
         self._process_environment = {**os.environ, "UV_CACHE_DIR": str(folder / "uv-cache"), "HOME": str(folder)}
-        subprocess.run([ROOT / "molecule" / "shared" / "working-copy", self.clone], check=True)
 
     def command(self, action: str, *arguments: str) -> list[str]:
-        return [str(self.clone / "deploy.sh"), "dev", action, *arguments, "-e", f"@{self._variables}"]
+        return [str(self.clone / "deploy.sh"), "dev", action, "-e", f"@{self.variables}", *arguments]
 
     def start(self, action: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start deploy.sh in a session of its own."""

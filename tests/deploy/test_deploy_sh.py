@@ -82,36 +82,6 @@ def test_without_a_package_registry_nothing_is_begun(environment: Environment) -
     assert not environment.state.exists()
 
 
-def test_a_port_in_use_is_refused_with_the_remedy(environment: Environment) -> None:
-    with socket.create_server(("127.0.0.1", environment.ports["proxy"])):
-        done = environment.run("deploy")
-    assert done.code == 1
-    assert f"Port {environment.ports['proxy']}" in done.output
-    assert "athena_proxy_port" in done.output
-    assert not environment.state.exists()
-
-
-def test_a_registry_that_is_gone_after_the_tools_were_installed_is_found_too(environment: Environment) -> None:
-    done = environment.run("deploy", PIP_INDEX_URL=NOWHERE, UV_DEFAULT_INDEX=NOWHERE)
-    assert done.code == 1
-    assert "registry" in done.output
-    assert not environment.state.exists()
-
-
-def test_a_state_folder_that_cannot_be_is_refused_with_the_remedy(environment: Environment, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = environment.run("deploy", "-e", f"@{variables(tmp_path, tmp_path / 'file' / 'state')}")
-    assert done.code == 1
-    assert "athena_state_dir" in done.output
-    assert not environment.state.exists()
-
-
-def variables(folder: Path, state: Path) -> Path:
-    path = folder / "state.yml"
-    path.write_text(f"athena_state_dir: {state}\n")
-    return path
-
-
 # --- deployments ----------------------------------------------------------------------------------
 
 
@@ -141,6 +111,30 @@ def test_the_second_deployment_changes_nothing_in_less_than_a_quarter(
     assert len(environment.releases()) == 1
 
 
+def test_ports_in_use_are_refused_with_the_remedy(environment: Environment, other: Environment) -> None:
+    other.variables.write_text(environment.variables.read_text())
+    done = other.run("deploy", "-e", f"athena_state_dir={other.state}")
+    assert done.code == 1
+    assert [port for port in environment.ports.values() if f"Port {port}" not in done.output] == []
+    assert "athena_proxy_port" in done.output
+    assert not other.state.exists()
+    assert environment.is_well()
+
+
+def test_a_state_folder_that_cannot_be_is_refused_with_the_remedy(other: Environment) -> None:
+    done = other.run("deploy", "-e", f"athena_state_dir={other.variables}/state")
+    assert done.code == 1
+    assert f"{other.variables} is not a folder" in done.output
+    assert "athena_state_dir" in done.output
+
+
+def test_a_registry_that_is_gone_after_the_tools_were_installed_is_found_too(other: Environment) -> None:
+    done = other.run("deploy", PIP_INDEX_URL=NOWHERE, UV_DEFAULT_INDEX=NOWHERE)
+    assert done.code == 1
+    assert "registry" in done.output
+    assert not other.state.exists()
+
+
 @pytest.mark.parametrize(
     ("action", "words"),
     [
@@ -166,12 +160,18 @@ def test_the_logs_of_one_component_are_shown(environment: Environment) -> None:
 # --- failures while it runs -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["admin", "proxy", "orchestrator", "mlx", "postgresql", "supervisor"])
+@pytest.mark.parametrize("part", ["admin", "proxy", "orchestrator", "mlx", "postgresql"])
 def test_a_killed_process_is_back_within_five_seconds(environment: Environment, part: str) -> None:
     killed = environment.pid(part)
     os.kill(killed, signal.SIGKILL)
-    wait_until(environment.is_well, 5.0)
-    wait_until(lambda: is_another(environment, part, killed), 5.0)
+    wait_until(lambda: is_another(environment, part, killed) and environment.is_well(), 5.0)
+
+
+def test_a_killed_supervisor_is_back_within_five_seconds_and_then_everything(environment: Environment) -> None:
+    killed = environment.pid("supervisor")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: is_another(environment, "supervisor", killed), 5.0)
+    wait_until(environment.is_well, 15.0)
 
 
 def is_another(environment: Environment, part: str, killed: int) -> bool:
