@@ -18,6 +18,9 @@ from athena.router.types import Backend, BackendType, Dialect, Operation, Reques
 MODEL = "default_model"
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
 _TAKEN = frozenset({"chat_template_kwargs"})
+# What a template may be told. Any other argument, such as another template or a greatest length, is one of the function
+# that fills it in: it may leave no prompt at all.
+_TEMPLATE_ARGUMENTS = frozenset({"enable_thinking", "reasoning_effort", "thinking"})
 # A `top_k` beyond the model's vocabulary ends the generation thread for good, and so does a `logit_bias` for a token
 # beyond it. Every byte-level vocabulary has this many tokens.
 _SMALLEST_VOCABULARY = 256
@@ -63,6 +66,9 @@ def _refuse(request: Request) -> None:
             arguments_of(index, number, called.arguments)  # it reads them, and answers 404 where it cannot
     if (request.sampling.top_k or 0) > _SMALLEST_VOCABULARY:
         raise rendering.unsuitable(f"a top_k above {_SMALLEST_VOCABULARY} may end mlx_lm.server's generation thread")
+    template = request.extra.get("chat_template_kwargs", {})
+    if isinstance(template, dict) and (others := template.keys() - _TEMPLATE_ARGUMENTS):
+        raise rendering.unsuitable(f"mlx_lm.server may be harmed by {', '.join(sorted(others))} for its chat template")
     rendering.refuse_ignored(request, "mlx_lm.server", known=_TAKEN)
 
 
