@@ -8,11 +8,8 @@ import pytest
 from athena.router.services import RouterServices
 from athena.router.types import Backend
 from athena.settings import RouterSettings
-from tests.engines.fixtures import mlx_server, ollama_server
 from tests.router.registry import AdminApi, Registry
 from tests.router.standin import Behaviour, StandIn, refused_url, serve, until
-
-__all__ = ["Bench", "bench", "mlx_server", "ollama_server", "opened"]
 
 
 class Bench:
