@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
-LOOK_SECONDS = 0.3
-GRACE_SECONDS = 2.0
+LOOK_SECONDS = 0.2
+GRACE_SECONDS = 0.7
 
 
 def processes() -> list[int]:
@@ -87,7 +88,10 @@ def main(supervisord: str, configuration: str) -> None:
     while os.getppid() == session:
         time.sleep(LOOK_SECONDS)
     end_orphans(session)
-    os.execv(sys.executable, [sys.executable, supervisord, "-c", configuration])
+    start = [sys.executable, supervisord, "-c", configuration]
+    # Our own standard output was read by the supervisor that is dead: who writes to it, dies as well.
+    while subprocess.run(start, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, check=False).returncode != 0:
+        time.sleep(LOOK_SECONDS)
 
 
 if __name__ == "__main__":
