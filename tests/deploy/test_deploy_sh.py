@@ -121,11 +121,13 @@ def test_ports_in_use_are_refused_with_the_remedy(environment: Environment, othe
     assert environment.is_well()
 
 
-def test_a_state_folder_that_cannot_be_is_refused_with_the_remedy(other: Environment) -> None:
-    done = other.run("deploy", "-e", f"athena_state_dir={other.variables}/state")
+def test_a_folder_with_files_of_somebody_else_is_left_alone(other: Environment, tmp_path: Path) -> None:
+    (tmp_path / "diary").touch()
+    done = other.run("deploy", "-e", f"athena_state_dir={tmp_path}")
     assert done.code == 1
-    assert f"{other.variables} is not a folder" in done.output
-    assert "athena_state_dir" in done.output
+    assert f"{tmp_path} holds files" in done.output
+    assert "athena_state_dir=FOLDER" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
 def test_a_registry_that_is_gone_after_the_tools_were_installed_is_found_too(other: Environment) -> None:

@@ -39,6 +39,14 @@ def test_no_process_of_the_environment_belongs_to_root(host: Host) -> None:
     assert {process.user for process in processes} == {"person"}
 
 
+def test_a_folder_that_the_person_may_not_write_is_refused_with_the_remedy(host: Host) -> None:
+    done = host.run("su - person -c 'athena/deploy.sh dev deploy -e athena_state_dir=/opt/athena'")
+    assert done.rc == 1
+    assert "/opt is not writable by this user" in done.stdout + done.stderr
+    assert "athena_state_dir=FOLDER" in done.stdout + done.stderr
+    assert not host.file("/opt/athena").exists
+
+
 def test_nobody_else_can_look_into_the_state_folder(host: Host) -> None:
     assert host.file(STATE).mode & 0o066 == 0
     assert host.file(f"{STATE}/secrets").mode == 0o700
