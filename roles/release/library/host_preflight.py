@@ -87,6 +87,9 @@ def is_free(port):
 def check_ports(ports, supervisorctl):
     ours = None
     for name, port in sorted(ports.items()):
+        if not 0 < int(port) < 65536:
+            yield f"athena_{name}_port must be a port, a number from 1 to 65535."
+            continue
         if is_free(int(port)):
             continue
         ours = running_programs(supervisorctl) if ours is None else ours
