@@ -122,7 +122,7 @@ exchange=$(mktemp -d)
 trap 'rm -rf "$exchange"' EXIT
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
-if [[ " deploy update rollback " != *" $action "* ]]; then export ANSIBLE_CALLBACK_DIY_PLAYBOOK_ON_STATS_MSG=; fi
+if [[ " deploy update rollback " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
 export ANSIBLE_CONFIG=$root/ansible.cfg
 cd "$root"
 result=0

@@ -28,6 +28,7 @@ options:
   free_bytes: {description: The free space that is needed., type: int, required: true}
   socket_path: {description: The longest path of a unix socket that will be made., type: str, required: true}
 """
+PORTS = range(1, 65536)
 OLDEST_PYTHON = (3, 11)
 # 104 bytes on macOS, 108 on Linux, with the zero at the end; supervisord appends its PID while it binds.
 LONGEST_SOCKET_PATH = 103 - len(".1234567")
@@ -87,7 +88,7 @@ def is_free(port):
 def check_ports(ports, supervisorctl):
     ours = None
     for name, port in sorted(ports.items()):
-        if not 0 < int(port) < 65536:
+        if int(port) not in PORTS:
             yield f"athena_{name}_port must be a port, a number from 1 to 65535."
             continue
         if is_free(int(port)):
