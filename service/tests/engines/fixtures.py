@@ -133,6 +133,6 @@ def _mlx_environment() -> Path:
 def _locked(folder: Path) -> Iterator[None]:
     """Keep test sessions that run at the same time from building the same thing twice."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
