@@ -13,7 +13,8 @@ def test_nothing_listens(host: Host) -> None:
 
 
 def test_the_state_is_gone(host: Host) -> None:
-    assert not host.file("/home/person/.local/state/athena").exists
+    assert not host.file("/home/person/.local/state/athena/dev").exists
+    assert host.check_output("find /home/person/.local/state -not -type d") == ""
 
 
 def test_nothing_else_is_left_in_the_home_folder(host: Host) -> None:
