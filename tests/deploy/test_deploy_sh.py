@@ -85,29 +85,19 @@ def test_without_a_package_registry_nothing_is_begun(environment: Environment) -
 # --- deployments ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def first_seconds() -> dict[str, float]:
-    """How long the first deployment took, for the second to be compared with."""
-    return {}
-
-
-def test_the_first_deployment_answers_a_question(environment: Environment, first_seconds: dict[str, float]) -> None:
+def test_the_first_deployment_answers_a_question(environment: Environment) -> None:
     done = environment.run("deploy")
     assert done.code == 0, done.output
-    first_seconds["deploy"] = done.seconds
     for part in ("admin", "proxy", "orchestrator"):
         assert environment.url(part) in done.output
     assert "tokens/s" in done.output
     assert environment.is_well()
 
 
-def test_the_second_deployment_changes_nothing_in_less_than_a_quarter(
-    environment: Environment, first_seconds: dict[str, float]
-) -> None:
+def test_the_second_deployment_changes_nothing(environment: Environment) -> None:
     done = environment.run("deploy")
     assert done.code == 0, done.output
     assert done.changed == 0
-    assert done.seconds < first_seconds["deploy"] / 4
     assert len(environment.releases()) == 1
 
 
