@@ -1,9 +1,10 @@
 #!/usr/bin/python
-"""Have one program of the supervisor as declared: its file, the supervisor's knowledge of it, and its process."""
+"""Have programs of the supervisor as declared: their files, the supervisor's knowledge of them, their processes."""
 
 import http.client
 import os
 import socket
+import subprocess
 import xmlrpc.client
 from pathlib import Path
 
@@ -11,16 +12,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: supervised_program
-short_description: Declare, start, restart or remove one program of supervisord
-description: The program is started anew when its declaration changed, started when it does not run, else left alone.
+short_description: Declare, start, restart or remove programs of supervisord
+description: >-
+  The supervisor is started if it does not run. A program is started anew when its declaration changed, started when it
+  does not run, and otherwise left alone.
 options:
-  name: {description: The program., type: str, required: true}
   folder: {description: The supervisor's folder; its socket is `sock` in it., type: path, required: true}
-  declaration: {description: The content of the program's file; it may hold secrets., type: str}
-  state: {description: Whether it is to run or not to be there., choices: [started, absent], default: started}
+  supervisord: {description: The program that starts the supervisor., type: path, required: true}
+  declarations: {description: The content of each program's file by name; it may hold secrets., type: dict, default: {}}
+  absent: {description: The programs that are not to be there., type: list, elements: str, default: []}
 """
 ALIVE = ("RUNNING", "STARTING")
 STOP_SECONDS = 60
+# Nothing else of the person who deploys reaches a service.
+KEPT_VARIABLES = ("PATH", "HOME", "SSL_CERT_FILE")
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -47,6 +52,20 @@ class UnixTransport(xmlrpc.client.Transport):
         return UnixConnection(self.path)
 
 
+def connect(folder, supervisord):
+    """Return the supervisor, and whether it had to be started."""
+    transport = UnixTransport(str(folder / "sock"))
+    supervisor = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+    try:
+        supervisor.getState()
+    except OSError:
+        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        start = [supervisord, "-c", str(folder / "supervisord.conf")]
+        subprocess.run(start, env={**kept, "LANG": "C.UTF-8"}, capture_output=True, text=True, check=True)
+        return supervisor, True
+    return supervisor, False
+
+
 def is_written(path, declaration):
     return path.exists() and path.read_text() == declaration
 
@@ -59,54 +78,59 @@ def write(path, declaration):
     part.replace(path)
 
 
-def apply(supervisor, name):
-    """Make the supervisor do what its files say of this program; return whether that changed anything."""
-    added, changed, removed = supervisor.reloadConfig()[0]
-    if name in changed + removed:
+def apply(supervisor, wanted):
+    """Make the supervisor do what its files say of these programs; return those that this changed."""
+    added, changed, removed = (set(names) & wanted for names in supervisor.reloadConfig()[0])
+    for name in changed | removed:
         supervisor.stopProcessGroup(name)
         supervisor.removeProcessGroup(name)
-    if name in added + changed:
+    for name in added | changed:
         supervisor.addProcessGroup(name)
-    return name in added + changed + removed
+    return added | changed | removed
 
 
-def start(supervisor, name):
-    """Start the program if it does not run; return whether that was so."""
-    if supervisor.getProcessInfo(name)["statename"] in ALIVE:
-        return False
-    supervisor.startProcess(name, False)
-    return True
+def start(supervisor, names):
+    """Start those of the programs that do not run, and return them."""
+    stopped = {name for name in names if supervisor.getProcessInfo(name)["statename"] not in ALIVE}
+    for name in stopped:
+        supervisor.startProcess(name, False)
+    return stopped
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "str", "required": True},
             "folder": {"type": "path", "required": True},
-            "declaration": {"type": "str", "no_log": True},
-            "state": {"type": "str", "choices": ["started", "absent"], "default": "started"},
+            "supervisord": {"type": "path", "required": True},
+            "declarations": {"type": "dict", "no_log": True, "default": {}},
+            "absent": {"type": "list", "elements": "str", "default": []},
         },
-        required_if=[("state", "started", ["declaration"])],
         supports_check_mode=True,
     )
-    name, is_wanted = module.params["name"], module.params["state"] == "started"
     folder = Path(module.params["folder"])
-    path = folder / "programs" / f"{name}.conf"
-    declaration = module.params["declaration"]
-    is_current = is_written(path, declaration) if is_wanted else not path.exists()
+    declarations, absent = module.params["declarations"], set(module.params["absent"])
+
+    def path(name):
+        return folder / "programs" / f"{name}.conf"
+
+    differing = {name for name, text in declarations.items() if not is_written(path(name), text)}
+    present = {name for name in absent if path(name).exists()}
     if module.check_mode:
-        module.exit_json(changed=not is_current, restarted=False)
-    if not is_current and is_wanted:
-        write(path, declaration)
-    elif not is_current:
-        path.unlink()
-    supervisor = xmlrpc.client.ServerProxy("http://localhost", transport=UnixTransport(str(folder / "sock"))).supervisor
+        module.exit_json(changed=bool(differing or present), started=[])
+    for name in differing:
+        write(path(name), declarations[name])
+    for name in present:
+        path(name).unlink()
+    if not declarations and not present:
+        module.exit_json(changed=False, started=[])
     try:
-        is_restarted = apply(supervisor, name)
-        is_started = is_wanted and start(supervisor, name)
+        supervisor, is_new = connect(folder, module.params["supervisord"])
+        started = apply(supervisor, set(declarations) | absent) | start(supervisor, declarations)
+    except subprocess.CalledProcessError as error:
+        module.fail_json(msg=f"The supervisor in {folder} does not start: {error.stdout}{error.stderr}")
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-        module.fail_json(msg=f"The supervisor in {folder} refuses {name}, or does not answer: {error}")
-    module.exit_json(changed=not is_current or is_restarted or is_started, restarted=is_restarted or is_started)
+        module.fail_json(msg=f"The supervisor in {folder} refuses, or does not answer: {error}")
+    module.exit_json(changed=bool(differing or present or started or is_new), started=sorted(started))
 
 
 if __name__ == "__main__":
