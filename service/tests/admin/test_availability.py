@@ -109,6 +109,7 @@ def test_a_newer_schema_keeps_the_processes_of_before_in_service(admin_api: Admi
     assert answer.json()["components"]["schema"].startswith("ahead: at ffffffffffff")
 
 
+@pytest.mark.slow
 def test_a_database_that_hangs_is_an_error_and_no_hang(own_database_server: PostgresServer) -> None:
     server = own_database_server
     migrate.upgrade(server.url())

@@ -29,6 +29,7 @@ def add(access: dict[str, str], *more: str) -> int:
     return int(json.loads(done.stdout)[0]["id"])
 
 
+@pytest.mark.slow
 def test_a_backend_is_registered_shown_changed_toggled_and_removed(admin_api: AdminApi, access: dict[str, str]) -> None:
     number = add(access, "--timeout", "20", "--description", "quick")
     listed = athena("backends", "list", **access)

@@ -62,6 +62,7 @@ def test_a_table_of_intents_that_does_not_hold_stops_the_orchestrator(tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named(tmp_path: Path, database_url: str) -> None:
     access = {"DATABASE_URL": database_url, "ADMIN_API_TOKEN": ADMIN_TOKEN}
     with serving("admin", tmp_path / "log", **access) as server:
@@ -92,6 +93,7 @@ def test_the_admin_api_is_served_logs_json_and_ends_on_sigterm_though_a_router_w
     assert {line["service"] for line in lines} == {"admin"}
 
 
+@pytest.mark.slow
 def test_the_schema_goes_up_and_down_and_is_told(empty_database_url: str) -> None:
     database = {"DATABASE_URL": empty_database_url}
     before = json.loads(athena("migrate", "--show", **database).stdout)
@@ -117,6 +119,7 @@ def test_a_database_that_refuses_and_a_revision_that_is_none_are_told(empty_data
     assert "Traceback" not in wrong.stderr + unknown.stderr
 
 
+@pytest.mark.slow
 def test_a_personal_token_opens_the_admin_api(database_url: str, tmp_path: Path) -> None:
     settings = {"DATABASE_URL": database_url, "JWT_SECRET": JWT_SECRET}
     made = athena("token", "--user", "ann", **settings)

@@ -76,6 +76,7 @@ async def one_call(services: RouterServices, number: int, random: Random) -> str
     return "answered"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_thousand_calls_with_random_faults_are_each_answered_or_told(seed: int) -> None:
     async def go() -> None:
