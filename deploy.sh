@@ -4,7 +4,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-DONE=0 FAILED=1 USAGE=2
+DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4
 all_actions=" deploy update rollback releases status verify plan backup restore scale monitoring logs unlock destroy "
 
 usage() {
@@ -95,7 +95,7 @@ while (($#)); do
     --check | --diff) ansible_arguments+=("$1") ;;
     -e)
       if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
-      ansible_arguments+=(-e "$2")
+      if [[ $2 == @[!/]* ]]; then ansible_arguments+=(-e "@$PWD/${2#@}"); else ansible_arguments+=(-e "$2"); fi
       shift
       ;;
     -f) if [[ $action == logs ]]; then follow=yes; else wrong_usage "$action takes no -f."; fi ;;
@@ -132,7 +132,11 @@ result=0
 
 # The playbook says what its end means; without a word from it, a failure came before anything was changed.
 if [[ -s $exchange/verdict ]]; then
-  exit "$(<"$exchange/verdict")"
+  verdict=$(<"$exchange/verdict")
+  if [[ $verdict == "$NOT_TAKEN_BACK" ]]; then
+    echo "deploy.sh: not taken back; see \`status\` and \`logs\`, then \`unlock\`, and \`deploy\` or \`rollback\`." >&2
+  fi
+  exit "$verdict"
 elif ((result)); then
   exit $FAILED
 fi

@@ -24,7 +24,7 @@ options:
 """
 SPEAKING = ("ansible.builtin.debug", "release_journal")
 # What a failed task may say, in this order.
-WORDS = ("msg", "censored", "stderr", "module_stderr", "stdout")
+WORDS = ("msg", "censored", "content", "stderr", "module_stderr", "stdout")
 
 
 class CallbackModule(Default):
