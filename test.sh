@@ -93,7 +93,7 @@ stage_lint() {
   check "mypy" mypy
   check "yamllint" yamllint --strict --config-file .yamllint.yml .
   check "ansible-lint" ansible-lint --nocolor
-  check "playbooks' syntax" ansible-playbook --syntax-check --inventory inventory/dev ./*.yml playbooks/*.yml
+  check "playbooks' syntax" ansible-playbook --syntax-check --inventory inventory/dev site.yml rollback.yml playbooks/*.yml
   while IFS= read -r file; do
     if [[ $file == *.sh ]] || { [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*(/| )(ba)?sh$'; }; then
       shell_files+=("$file")
