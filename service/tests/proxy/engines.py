@@ -50,12 +50,16 @@ async def openai_engine(heard: Heard) -> None:
     if not heard.json.get("stream"):
         await heard.answer(openai_whole(heard, "".join(REPLY)))
         return
+    options = heard.json.get("stream_options") or {}
+    if not isinstance(options, dict):
+        await heard.answer(b'{"error": {"message": "stream_options: must be an object"}}', status=400)
+        return
     await heard.start("text/event-stream; charset=utf-8")
     for piece in REPLY:
         await heard.chunk(sse(openai_chunk(heard, piece)))
         await asyncio.sleep(0)
     await heard.chunk(sse(openai_chunk(heard, {} if "chat" in heard.path else "", "stop")))
-    if (heard.json.get("stream_options") or {}).get("include_usage"):
+    if options.get("include_usage"):
         await heard.chunk(sse({**openai_chunk(heard, ""), "choices": [], "usage": USAGE}))
     await heard.chunk(b"data: [DONE]\n\n")
     await heard.end()

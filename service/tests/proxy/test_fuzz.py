@@ -38,7 +38,11 @@ def test_whatever_is_sent_is_answered_as_described(proxy: str, mode: GenerationM
 
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         @hypothesis.settings(
-            max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
         )
         def answer(case: schemathesis.Case[Any]) -> None:
             if isinstance(case.body, dict) and "model" in case.body:

@@ -254,3 +254,10 @@ def test_an_error_is_told_in_each_dialects_own_form(error: AthenaError, kind: st
         "error": {"message": error.detail, "type": kind, "param": error.field, "code": error.code}
     }
     assert json.loads(codec(Dialect.OLLAMA).encode_error(error)) == {"error": error.detail}
+
+
+@pytest.mark.parametrize("character", ["\u0085", "\u2028", "\u2029"])
+def test_a_line_for_ollamas_callers_is_one_line_whoever_splits_it(character: str) -> None:
+    line = ollama_encoder(Operation.CHAT).delta(Delta(text=f"before{character}after"))
+    assert len(line.decode().splitlines()) == 1
+    assert ollama.ChatResponse.model_validate_json(line).message.content == f"before{character}after"

@@ -14,6 +14,12 @@ from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage
 
 _NANOSECONDS = 1e9
+# In JSON text they may stand as they are, but clients that split a stream like str.splitlines() break at them.
+_TAKEN_FOR_LINE_ENDS = (
+    ("\u0085".encode(), b"\\u0085"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
 
 
 class _Function(msgspec.Struct):
@@ -223,7 +229,10 @@ class Encoder:
 
     def _encode(self, fields: dict[str, Any]) -> bytes:
         created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return msgspec.json.encode({"model": self._model, "created_at": created, **fields}) + b"\n"
+        line = msgspec.json.encode({"model": self._model, "created_at": created, **fields})
+        for character, escaped in _TAKEN_FOR_LINE_ENDS:
+            line = line.replace(character, escaped)
+        return line + b"\n"
 
 
 def _nanoseconds(seconds: float | None) -> int | None:
