@@ -132,16 +132,17 @@ stage_deploy() { tests tests/deploy --durations=0 --durations-min=1; }
 stage_molecule() {
   local scenario docker_host
   check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git
-  if ! docker_host=$(molecule/shared/dockerd start); then
+  if ! docker_host=$(molecule/shared/dockerd start $$); then
     check "Docker daemon" false
     return
   fi
+  export ATHENA_TEST_RUN=$$ # in the hosts' names, so that two runs on one machine do not meet
   for scenario in molecule/*/molecule.yml; do
     scenario=$(basename "$(dirname "$scenario")")
     check "scenario $scenario" env DOCKER_HOST="$docker_host" \
       molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
-  molecule/shared/dockerd stop
+  check "Docker daemon ended" molecule/shared/dockerd stop $$
 }
 
 # --- from here to the end ---------------------------------------------------------------------------------------------
@@ -164,7 +165,11 @@ done
 if ((${#stages[@]} == 0)); then stages=("${all_stages[@]}"); fi
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+clean_up() {
+  rm -rf "$work"
+  if [[ -n ${ATHENA_TEST_RUN:-} ]]; then molecule/shared/dockerd stop $$; fi # interrupted, or ended already
+}
+trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 echo "== tools"
