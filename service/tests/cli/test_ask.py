@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +14,11 @@ from tests.support.admin import AdminApi
 from tests.support.processes import ATHENA, athena, environment
 
 pytestmark = pytest.mark.engine
+
+# A shell's background job, as a test run may be one, ignores SIGINT, and its children inherit that.
+HEEDING_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ async def talks_for_ever(heard: Heard) -> None:
 def test_ctrl_c_ends_a_long_answer_without_a_stack() -> None:
     with StandIn(talks_for_ever) as engine:
         asking = subprocess.Popen(
-            [ATHENA, "ask", "Tell me everything.", "--model", "any"],
+            [sys.executable, "-c", HEEDING_CTRL_C, ATHENA, "ask", "Tell me everything.", "--model", "any"],
             env=environment(ADMIN_API_URL="http://127.0.0.1:9", OLLAMA_URL=engine.url),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

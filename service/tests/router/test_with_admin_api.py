@@ -29,7 +29,7 @@ async def test_a_change_in_the_admin_api_reaches_every_router_at_once(admin_api:
             assert backend.enabled
             assert await services.configuration.route("unknown") == ()
             await until(lambda services=services: services.configuration.reachable)  # type: ignore[misc] # a default
-        assert with_token.configuration.snapshot.complete
+        await until(lambda: with_token.configuration.snapshot.complete)
         admin_api.client.post(f"/api/llm-backends/{row['id']}/toggle").raise_for_status()
         for services in (with_token, without):
             routes = services.configuration
