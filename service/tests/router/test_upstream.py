@@ -16,9 +16,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from athena.router.connection import BUFFER_LIMIT, HEAD_LIMIT
+from athena.router.connection import HEAD_LIMIT
 from athena.router.errors import BackendError, FailureKind
 from athena.router.upstream import UpstreamClient
+from athena.router.upstream_reply import BUFFER_LIMIT
 from tests.router.standin import (
     Asked,
     Behaviour,

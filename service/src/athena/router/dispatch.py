@@ -7,7 +7,7 @@ from random import Random
 import structlog
 
 from athena.router.call import Call
-from athena.router.connection import UpstreamReply
+from athena.router.upstream_reply import UpstreamReply
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.figures import Figures

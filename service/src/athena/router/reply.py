@@ -7,13 +7,13 @@ import msgspec
 import structlog
 
 from athena.router.call import Call
-from athena.router.connection import UpstreamReply
+from athena.router.upstream_reply import UpstreamReply
 from athena.router.dialects import StreamReader, StreamWatch, codec
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
 from athena.router.figures import Figures
 from athena.router.policy import speed
 from athena.router.types import Dialect, Event, Finish, Target, Usage
-from athena.router.upstream import BODY_LIMIT
+from athena.router.upstream_reply import BODY_LIMIT
 
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
 log = structlog.get_logger()
@@ -86,7 +86,7 @@ class OpenReply:
     ) -> None:
         self.target = attempt.target
         self.passthrough = passthrough
-        self.content_type = upstream.content_type or "application/json"
+        self.content_type = upstream.content_type.decode("latin-1") or "application/json"
         self.usage: Usage | None = None
         self._attempt = attempt
         self._upstream = upstream

@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from athena.router.connection import Connection, UpstreamReply
+from athena.router.connection import Connection
 from athena.router.errors import BackendError, FailureKind
+from athena.router.upstream_reply import BODY_LIMIT, UpstreamReply
 
 CONNECT_SECONDS = 2.0  # a host whose packets are dropped costs an attempt this much
+CONNECTING_AT_ONCE = 4  # to one origin; mlx_lm.server's backlog holds five
 KEPT_PER_ORIGIN = 256  # connections that may wait for their next request
 KEPT_SECONDS = 30.0  # how long they may
-BODY_LIMIT = 64 * 1024 * 1024  # bytes of a whole reply
+CLOCK_SECONDS = 0.1  # how often the limits of replies are looked at
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,23 +62,47 @@ def _plain(error: OSError) -> str:
 
 
 class _Origin:
-    """The connections to one address that wait for their next request, the most recently used at the right."""
+    """The connections to one address: those that wait for their next request, the most recently used at the right,
+    those that are being made, and the requests for which there is none yet.
+    """
 
     def __init__(self, client: "UpstreamClient", address: _Address) -> None:
-        self.address = address
         self.idle: deque[Connection] = deque()
         self._client = client
+        self._address = address
+        self._connecting: dict[UpstreamReply, asyncio.Task[None]] = {}
+        self._waiting: deque[UpstreamReply] = deque()
 
-    def take(self) -> Connection | None:
-        while self.idle:
-            connection = self.idle.pop()
+    def send(self, reply: UpstreamReply) -> None:
+        """Send the reply's request over a kept connection, or over one that is made for it."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
             if not connection.closing:
-                return connection
-        return None
+                connection.send(reply.request, reply)
+                return
+        self.resend(reply)
+
+    def resend(self, reply: UpstreamReply) -> None:
+        """Send the reply's request over a connection that is made for it, or that becomes free before."""
+        if len(self._connecting) < CONNECTING_AT_ONCE:
+            self._connect(reply)
+        else:
+            self._waiting.append(reply)
+
+    def over(self, reply: UpstreamReply) -> None:
+        self._client.limited.discard(reply)
+        if self._connecting and (task := self._connecting.pop(reply, None)) is not None:
+            task.cancel()
+            self._connect_next()
 
     def put(self, connection: Connection) -> None:
+        """Take back a connection whose reply has ended."""
         if self._client.closed:
             connection.abort()
+            return
+        if self._waiting and (reply := self._next_waiting()) is not None:
+            connection.send(reply.request, reply)
             return
         self.idle.append(connection)
         self._client.keep(connection)
@@ -88,6 +114,42 @@ class _Origin:
             self.idle.remove(connection)
         self._client.forget(connection)
 
+    def close(self) -> None:
+        """Fail what has not been sent yet."""
+        for reply in (*self._connecting, *self._waiting):
+            reply.close()
+
+    def _connect(self, reply: UpstreamReply) -> None:
+        self._connecting[reply] = self._client.loop.create_task(self._connect_for(reply))
+
+    def _connect_next(self) -> None:
+        while len(self._connecting) < CONNECTING_AT_ONCE and (reply := self._next_waiting()) is not None:
+            self._connect(reply)
+
+    def _next_waiting(self) -> UpstreamReply | None:
+        while self._waiting:
+            reply = self._waiting.popleft()
+            if not reply.over:
+                return reply
+        return None
+
+    async def _connect_for(self, reply: UpstreamReply) -> None:
+        try:
+            connection = await self._client.connect(self._address, self)
+        except BackendError as error:
+            self._connecting.pop(reply, None)
+            reply.fresh = True
+            reply.fail(error)
+            if error.kind is FailureKind.TIMEOUT:  # the others would wait as long, one after the other
+                while (waiting := self._next_waiting()) is not None:
+                    waiting.fresh = True
+                    waiting.fail(error)
+        else:
+            self._connecting.pop(reply, None)
+            reply.fresh = True
+            connection.send(reply.request, reply)
+        self._connect_next()
+
 
 class UpstreamClient:
     """One per event loop, made while it runs. Every failure is a BackendError with its kind.
@@ -98,83 +160,95 @@ class UpstreamClient:
     def __init__(self, *, verify: ssl.SSLContext | None = None, connect_seconds: float = CONNECT_SECONDS) -> None:
         self.closed = False
         self.connections: set[Connection] = set()
-        self._loop = asyncio.get_running_loop()
+        self.limited: set[UpstreamReply] = set()
+        self.loop = asyncio.get_running_loop()
         self._verify = verify
         self._connect_seconds = connect_seconds
         self._origins: dict[tuple[str, int, bool], _Origin] = {}
+        self._clock: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, within: float = 5.0) -> Reply:
         """Return the whole answer to a GET, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(b"GET", url, b"", headers, within)
+        return await self._whole(self._start(b"GET", url, b"", headers, within))
 
     async def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float = 5.0
     ) -> Reply:
         """Return the whole answer to a POST of JSON, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(b"POST", url, body, headers, within)
+        return await self._whole(self._start(b"POST", url, body, headers, within))
+
+    def start(self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float) -> UpstreamReply:
+        """POST JSON and return its answer before any of it is there: sent at once where a connection is kept.
+
+        `within` seconds from now the answer breaks off with BackendError(TIMEOUT), unless `set_idle_limit` of the
+        reply is called before. Whatever goes wrong is raised by the reply's methods, a bad URL at once.
+        """
+        return self._start(b"POST", url, body, headers, within)
 
     async def open(
         self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float
     ) -> UpstreamReply:
-        """POST JSON and return the answer once its head is there.
-
-        `within` seconds from now the answer breaks off with BackendError(TIMEOUT), unless `set_idle_limit` of the
-        reply is called before. Cancelling closes the connection at once.
-        """
-        return await self._open(b"POST", url, body, headers, within)
+        """POST JSON and return the answer once its head is there; as `start`. Cancelling closes the connection."""
+        reply = self._start(b"POST", url, body, headers, within)
+        try:
+            await reply.head()
+        except BaseException:
+            reply.close()
+            raise
+        return reply
 
     async def aclose(self) -> None:
         """Close every connection, those in use included."""
         self.closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._clock):
+            if timer is not None:
+                timer.cancel()
+        for origin in self._origins.values():
+            origin.close()
+        for reply in tuple(self.limited):
+            reply.close()
         for connection in tuple(self.connections):
             connection.abort()
         if self.connections:
             await self._all_gone.wait()
 
-    async def _whole(
-        self, method: bytes, url: str, body: bytes, headers: Mapping[str, str] | None, within: float
-    ) -> Reply:
-        reply = await self._open(method, url, body, headers, within)
+    async def _whole(self, reply: UpstreamReply) -> Reply:
         try:
-            whole = await reply.read_all(BODY_LIMIT + 1)
+            body = await reply.whole()
         finally:
             reply.close()
-        if len(whole) > BODY_LIMIT:
-            raise BackendError(FailureKind.MALFORMED, f"a reply of more than {BODY_LIMIT} bytes")
-        return Reply(status=reply.status, headers=reply.headers, body=whole)
+        return Reply(status=reply.status, headers=reply.headers, body=body)
 
-    async def _open(
+    def _start(
         self, method: bytes, url: str, body: bytes, headers: Mapping[str, str] | None, within: float
     ) -> UpstreamReply:
         if self.closed:
             raise BackendError(FailureKind.REFUSED, "the client is closed")
         address = _address(url)
-        request = _render(method, address, body, headers)
         origin = self._origin(address)
-        deadline = self._loop.time() + within
-        kept = origin.take()
-        if kept is not None:
-            reply = kept.send(request)
-            try:
-                return await _headed(reply, within)
-            except BackendError as error:
-                if reply.begun or error.kind is FailureKind.TIMEOUT:
-                    raise
-            # The engine had closed the connection before it could see the request.
-        fresh = await self._connect(origin, deadline - self._loop.time())
-        return await _headed(fresh.send(request), deadline - self._loop.time())
+        reply = UpstreamReply(self.loop, origin, _render(method, address, body, headers))
+        reply.set_deadline(within)
+        self.limited.add(reply)
+        if self._clock is None:
+            self._clock = self.loop.call_later(CLOCK_SECONDS, self._look_at_limits)
+        origin.send(reply)
+        return reply
 
-    async def _connect(self, origin: _Origin, within: float) -> Connection:
-        address = origin.address
-        limit = min(self._connect_seconds, within)
+    def _look_at_limits(self) -> None:
+        now = self.loop.time()
+        for reply in tuple(self.limited):
+            reply.check(now)
+        self._clock = self.loop.call_later(CLOCK_SECONDS, self._look_at_limits) if self.limited else None
+
+    async def connect(self, address: _Address, origin: _Origin) -> Connection:
+        """Return a new connection; raises BackendError where there is none in time."""
+        limit = self._connect_seconds
         try:
             async with asyncio.timeout(limit):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop, origin.put, origin.forget),
+                _, connection = await self.loop.create_connection(
+                    lambda: Connection(origin.put, origin.forget),
                     address.host,
                     address.port,
                     ssl=self._tls() if address.tls else None,
@@ -186,8 +260,6 @@ class UpstreamClient:
         except OSError as error:
             raise BackendError(FailureKind.REFUSED, _plain(error)) from None
         self.connections.add(connection)
-        if self.closed:
-            connection.abort()
         return connection
 
     def _tls(self) -> ssl.SSLContext:
@@ -204,9 +276,9 @@ class UpstreamClient:
 
     def keep(self, connection: Connection) -> None:
         """Note since when a connection waits, and see to it that it does not do so for ever."""
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.loop.time()
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(KEPT_SECONDS / 2, self._sweep)
+            self._sweeper = self.loop.call_later(KEPT_SECONDS / 2, self._sweep)
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
@@ -216,7 +288,7 @@ class UpstreamClient:
 
     def _sweep(self) -> None:
         self._sweeper = None
-        too_old = self._loop.time() - KEPT_SECONDS
+        too_old = self.loop.time() - KEPT_SECONDS
         waiting = False
         for origin in self._origins.values():
             while origin.idle and origin.idle[0].idle_since <= too_old:
@@ -224,18 +296,7 @@ class UpstreamClient:
             if origin.idle:
                 waiting = True
         if waiting:
-            self._sweeper = self._loop.call_later(KEPT_SECONDS / 2, self._sweep)
-
-
-async def _headed(reply: UpstreamReply, within: float) -> UpstreamReply:
-    """Return the reply once its head is there; a caller who does not wait for it takes the connection along."""
-    reply.set_deadline(within)
-    try:
-        await reply.head()
-    except BaseException:
-        reply.close()
-        raise
-    return reply
+            self._sweeper = self.loop.call_later(KEPT_SECONDS / 2, self._sweep)
 
 
 def _render(method: bytes, address: _Address, body: bytes, headers: Mapping[str, str] | None) -> bytes:
