@@ -39,6 +39,10 @@ def test_a_new_backend_is_answered_whole_with_its_place(admin_api: AdminApi) -> 
         "description": "Phi-3 Mini via Ollama",
         "priority": 0,
         "weight": 1,
+        "max_concurrency": None,
+        "max_queue": None,
+        "first_token_seconds": None,
+        "stall_seconds": None,
         "avg_tokens_per_sec": None,
         "avg_latency_ms": None,
         "total_requests": 0,
@@ -103,6 +107,33 @@ def test_put_takes_a_description_away(admin_api: AdminApi) -> None:
     row = admin_api.add("phi3:mini", description="gone soon")
     answer = admin_api.client.put(f"/api/llm-backends/{row['id']}", json={"description": None})
     assert answer.json()["description"] is None
+
+
+LIMITS = {"max_concurrency": 4, "max_queue": 0, "first_token_seconds": 20, "stall_seconds": 5}
+
+
+def test_limits_are_kept_told_to_the_router_and_taken_away_by_null(admin_api: AdminApi) -> None:
+    row = admin_api.add("phi3:mini", **LIMITS)
+    assert {name: row[name] for name in LIMITS} == LIMITS
+    looked_up = admin_api.client.get("/api/llm-backends/model/phi3:mini").json()
+    assert {name: looked_up["route"][0][name] for name in LIMITS} == LIMITS
+    changed = admin_api.client.put(f"/api/llm-backends/{row['id']}", json={**dict.fromkeys(LIMITS), "max_queue": 7})
+    assert {name: changed.json()[name] for name in LIMITS} == {**dict.fromkeys(LIMITS), "max_queue": 7}
+    entry = admin_api.client.get("/api/audit-log?limit=1").json()[0]
+    assert {name: (entry["before"][name], entry["after"][name]) for name in LIMITS} == {
+        "max_concurrency": (4, None),
+        "max_queue": (0, 7),
+        "first_token_seconds": (20, None),
+        "stall_seconds": (5, None),
+    }
+
+
+def test_a_limit_out_of_bounds_is_refused_with_the_bound(admin_api: AdminApi) -> None:
+    answer = admin_api.client.post("/api/llm-backends", json={**NEW, "max_concurrency": 0, "max_queue": 100_001})
+    assert {fault["field"]: fault["detail"] for fault in answer.json()["errors"]} == {
+        "max_concurrency": "Input should be greater than or equal to 1",
+        "max_queue": "Input should be less than or equal to 100000",
+    }
 
 
 @pytest.mark.parametrize(
@@ -256,6 +287,17 @@ def test_unknown_fields_are_named(admin_api: AdminApi) -> None:
         ("priority", 2**31),
         ("weight", -1),
         ("weight", 1001),
+        ("max_concurrency", 0),
+        ("max_concurrency", 10_001),
+        ("max_concurrency", "8"),
+        ("max_queue", -1),
+        ("max_queue", 100_001),
+        ("max_queue", 1.5),
+        ("first_token_seconds", 0),
+        ("first_token_seconds", 86401),
+        ("stall_seconds", 0),
+        ("stall_seconds", 86401),
+        ("stall_seconds", True),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_and_its_field_named(admin_api: AdminApi, field: str, value: Any) -> None:

@@ -48,6 +48,17 @@ def test_a_backend_is_registered_shown_changed_toggled_and_removed(admin_api: Ad
     assert admin_api.client.get("/api/llm-backends").json() == []
 
 
+def test_limits_are_set_and_taken_away(admin_api: AdminApi, access: dict[str, str]) -> None:
+    limits = ["--max-concurrency", "4", "--max-queue", "0", "--first-token", "20", "--stall", "5"]
+    number = add(access, *limits)
+    names = ("max_concurrency", "max_queue", "first_token_seconds", "stall_seconds")
+    stored = admin_api.client.get(f"/api/llm-backends/{number}").json()
+    assert [stored[name] for name in names] == [4, 0, 20, 5]
+    changed = athena("backends", "set", str(number), "max_concurrency=none", "stall_seconds=9", "--json", **access)
+    row = json.loads(changed.stdout)[0]
+    assert [row[name] for name in names] == [None, 0, 20, 9]
+
+
 def test_what_the_admin_api_refuses_is_one_line_with_the_field(access: dict[str, str]) -> None:
     number = add(access)
     refused = athena("backends", "set", str(number), "temperature_default=7", **access)
@@ -71,6 +82,7 @@ def test_a_second_backend_of_a_model_needs_a_place_in_its_route(access: dict[str
         ("colour=red", "no field 'colour'"),
         ("max_tokens=many", "max_tokens takes a whole number"),
         ("enabled=perhaps", "enabled takes true or false"),
+        ("max_queue=", "max_queue takes a whole number, or none for the default"),
         ("max_tokens", "is not FIELD=VALUE"),
     ],
 )

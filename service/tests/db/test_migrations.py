@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from psycopg import sql
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -16,6 +17,7 @@ from athena.db.models import Base
 from athena.db.session import sqlalchemy_url
 
 FIRST = "93bea4659785"
+BEFORE_LIMITS = "5c1f0e7a2b64"
 SERVICE = Path(__file__).parents[2]
 REGISTER = "INSERT INTO llm_backends (model_name, backend_type, endpoint_url) VALUES (%s, 'ollama', 'http://h.example')"
 
@@ -50,6 +52,32 @@ def test_the_schema_goes_up_and_down_and_up_again_with_its_data(empty_database_u
     assert tables(url) == {"alembic_version"}
     migrate.upgrade(url)
     assert models_registered(url) == []
+
+
+def test_the_previous_release_goes_on_writing_on_the_schema_with_limits(empty_database_url: str) -> None:
+    url = empty_database_url
+    migrate.upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(REGISTER, ["written by the previous release"])
+        limits = connection.execute(
+            "SELECT max_concurrency, max_queue, first_token_seconds, stall_seconds FROM llm_backends"
+        )
+        assert limits.fetchall() == [(None, None, None, None)]
+        connection.execute("UPDATE llm_backends SET max_concurrency = 4, max_queue = 0")
+    migrate.downgrade(url, BEFORE_LIMITS)
+    assert models_registered(url) == ["written by the previous release"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("max_concurrency", 0), ("max_queue", -1), ("first_token_seconds", 0), ("stall_seconds", 86401)],
+)
+def test_the_database_refuses_a_limit_out_of_bounds(database_url: str, limit: str, value: int) -> None:
+    change = sql.SQL("UPDATE llm_backends SET {} = %s").format(sql.Identifier(limit))
+    with psycopg.connect(database_url) as connection:
+        connection.execute(REGISTER, ["m"])
+        with pytest.raises(psycopg.errors.CheckViolation, match=f"ck_llm_backends_{limit}"):
+            connection.execute(change, [value])
 
 
 def test_every_revision_can_be_taken_back_one_by_one(empty_database_url: str) -> None:
@@ -120,7 +148,8 @@ def test_alembic_works_by_hand_from_the_service_folder(empty_database_url: str) 
     lines = alembic("upgrade", "head")
     assert "INFO  [alembic.runtime.migration] Running upgrade  -> 93bea4659785, add_llm_backend_registry\n" in lines
     assert "Running downgrade" in alembic("downgrade", "-1")
-    assert migrate.current_and_head(empty_database_url).current == FIRST
+    newest = migrate.scripts().get_revision(migrate.head())
+    assert migrate.current_and_head(empty_database_url).current == newest.down_revision
 
 
 def test_the_lines_of_a_migration_read_like_alembics_own(

@@ -76,6 +76,45 @@ Priority = Annotated[
     int, Field(ge=0, le=INTEGER_MAX, description="The lowest of a model's backends is tried first."), WHOLE
 ]
 Weight = Annotated[int, Field(ge=0, le=1000, description="The share among the backends of one priority."), WHOLE]
+MaxConcurrency = (
+    Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="Requests that the engine works on at once; null: what it does by default (Ollama 1, MLX 8, "
+            "OpenAI 256).",
+        ),
+        WHOLE,
+    ]
+    | None
+)
+MaxQueue = (
+    Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100_000,
+            description="Requests that may wait for the engine, 0: none; null: four for each at once, and 64.",
+        ),
+        WHOLE,
+    ]
+    | None
+)
+FirstTokenSeconds = (
+    Annotated[
+        int, Field(ge=1, le=86400, description="The longest wait for a stream's first token; null: the timeout."), WHOLE
+    ]
+    | None
+)
+StallSeconds = (
+    Annotated[
+        int,
+        Field(ge=1, le=86400, description="The longest wait between two tokens of a stream; null: the timeout."),
+        WHOLE,
+    ]
+    | None
+)
 Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
 
 
@@ -96,6 +135,10 @@ class BackendNew(_Body):
     description: Description = None
     priority: Priority = 0
     weight: Weight = 1
+    max_concurrency: MaxConcurrency = None
+    max_queue: MaxQueue = None
+    first_token_seconds: FirstTokenSeconds = None
+    stall_seconds: StallSeconds = None
 
 
 class BackendChange(TypedDict, total=False):
@@ -113,6 +156,10 @@ class BackendChange(TypedDict, total=False):
     description: Description
     priority: Priority
     weight: Weight
+    max_concurrency: MaxConcurrency
+    max_queue: MaxQueue
+    first_token_seconds: FirstTokenSeconds
+    stall_seconds: StallSeconds
 
 
 class Backend(BaseModel):
@@ -131,6 +178,10 @@ class Backend(BaseModel):
     description: str | None
     priority: int
     weight: int
+    max_concurrency: int | None
+    max_queue: int | None
+    first_token_seconds: int | None
+    stall_seconds: int | None
     created_at: Moment
     updated_at: Moment
     avg_tokens_per_sec: float | None

@@ -24,6 +24,10 @@ CONFIGURATION = (
     "description",
     "priority",
     "weight",
+    "max_concurrency",
+    "max_queue",
+    "first_token_seconds",
+    "stall_seconds",
 )
 PLACE_IN_A_ROUTE = {"priority", "weight"}
 

@@ -26,6 +26,10 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _whole_or_none(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
 FIELDS: dict[str, Callable[[str], Any]] = {
     "model_name": str,
     "backend_type": str,
@@ -37,6 +41,16 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "description": str,
     "priority": int,
     "weight": int,
+    "max_concurrency": _whole_or_none,
+    "max_queue": _whole_or_none,
+    "first_token_seconds": _whole_or_none,
+    "stall_seconds": _whole_or_none,
+}
+KINDS: dict[Callable[[str], Any], str] = {
+    int: "a whole number",
+    float: "a number",
+    _truth: "true or false",
+    _whole_or_none: "a whole number, or none for the default",
 }
 COLUMNS = (
     ("ID", "id"),
@@ -79,6 +93,12 @@ def add(
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
     priority: Annotated[int | None, typer.Option(help="Place in the model's route; the lowest is first.")] = None,
     weight: Annotated[int | None, typer.Option(help="Share among backends of the same priority.")] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option(help="Requests that the engine works on at once, where not the engine's default.")
+    ] = None,
+    max_queue: Annotated[int | None, typer.Option(help="Requests that may wait for it.")] = None,
+    first_token: Annotated[int | None, typer.Option(help="Seconds for a stream's first token, not --timeout.")] = None,
+    stall: Annotated[int | None, typer.Option(help="Seconds between two tokens of a stream, not --timeout.")] = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Register it without using it yet.")] = False,
     as_json: AsJson = False,
     token_file: TokenFile = None,
@@ -94,6 +114,10 @@ def add(
         "description": description,
         "priority": priority,
         "weight": weight,
+        "max_concurrency": max_concurrency,
+        "max_queue": max_queue,
+        "first_token_seconds": first_token,
+        "stall_seconds": stall,
         "enabled": not disabled,
     }
     said = {name: value for name, value in fields.items() if value is not None}
@@ -141,8 +165,7 @@ def _change(text: str) -> tuple[str, Any]:
     try:
         return name, FIELDS[name](value)
     except ValueError:
-        kind = {int: "a whole number", float: "a number"}.get(FIELDS[name], "true or false")  # type: ignore[call-overload]
-        raise typer.BadParameter(f"{name} takes {kind}, not {value!r}") from None
+        raise typer.BadParameter(f"{name} takes {KINDS[FIELDS[name]]}, not {value!r}") from None
 
 
 def _show(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -26,8 +26,8 @@ class Base(DeclarativeBase):
 class LlmBackend(Base):
     """One engine that serves one model name; the rows of one name, by priority and id, are its route.
 
-    `completion_tokens` and `completion_seconds` are the sums behind `avg_tokens_per_sec`; the averages are None until
-    there is a first successful request.
+    A limit that is None is the router's own. `completion_tokens` and `completion_seconds` are the sums behind
+    `avg_tokens_per_sec`; the averages are None until there is a first successful request.
     """
 
     __tablename__ = "llm_backends"
@@ -38,6 +38,10 @@ class LlmBackend(Base):
         CheckConstraint("timeout_seconds > 0", name="timeout_seconds"),
         CheckConstraint("priority >= 0", name="priority"),
         CheckConstraint("weight BETWEEN 0 AND 1000", name="weight"),
+        CheckConstraint("max_concurrency BETWEEN 1 AND 10000", name="max_concurrency"),
+        CheckConstraint("max_queue BETWEEN 0 AND 100000", name="max_queue"),
+        CheckConstraint("first_token_seconds BETWEEN 1 AND 86400", name="first_token_seconds"),
+        CheckConstraint("stall_seconds BETWEEN 1 AND 86400", name="stall_seconds"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -51,6 +55,10 @@ class LlmBackend(Base):
     description: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(server_default="0")
     weight: Mapped[int] = mapped_column(server_default="1")
+    max_concurrency: Mapped[int | None]
+    max_queue: Mapped[int | None]
+    first_token_seconds: Mapped[int | None]
+    stall_seconds: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     avg_tokens_per_sec: Mapped[float | None]

@@ -39,6 +39,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
     `priority`: the lowest is tried first. `weight`: the share among equals of one priority; 0 takes no share but still
     stands in when the others fail. `timeout_seconds` bounds a whole reply, or the wait for a stream's first token.
+    `max_concurrency` requests are given to the engine at once and `max_queue` wait for it; `first_token_seconds` and
+    `stall_seconds` bound the wait for a stream's first token and for each next one. None: the router's own default.
     """
 
     model_name: str
@@ -51,6 +53,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: int = 60
     priority: int = 0
     weight: int = 1
+    max_concurrency: int | None = None
+    max_queue: int | None = None
+    first_token_seconds: int | None = None
+    stall_seconds: int | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
