@@ -187,8 +187,7 @@ class _Exchange:
     async def whole(self, call: Call, reply: OpenReply) -> None:
         """Answer once the whole reply is there."""
         if reply.passthrough:
-            pieces = [piece async for piece in reply.raw()]
-            answer = Answer(body=b"".join(pieces), content_type=reply.content_type.encode("latin-1"))
+            answer = Answer(body=reply.body, content_type=reply.content_type.encode("latin-1"))
         else:
             events: list[Event] = [event async for event in reply.events()]
             answer = Answer(body=self._encoder(call).whole(events))

@@ -1,19 +1,19 @@
 """One attempt at an engine, and the reply that comes of it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import structlog
 
 from athena.router.call import Call
-from athena.router.upstream_reply import UpstreamReply
-from athena.router.dialects import StreamReader, StreamWatch, codec
+from athena.router.dialects import ReplyEncoder, StreamReader, StreamWatch, codec
+from athena.router.dialects.lines import WholeLines
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
 from athena.router.figures import Figures
 from athena.router.policy import speed
 from athena.router.types import Dialect, Event, Finish, Target, Usage
-from athena.router.upstream_reply import BODY_LIMIT
+from athena.router.upstream_reply import UpstreamReply
 
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
 log = structlog.get_logger()
@@ -74,11 +74,12 @@ class Attempt:
 
 
 class OpenReply:
-    """A reply that has begun: whoever holds it reads either `raw()` or `events()`, once, and calls `aclose()` at last.
+    """A reply that has begun: whoever holds it takes it once, in one of its forms, and calls `aclose()` at last.
 
-    `passthrough` says which of the two. `content_type` is that of the raw bytes, as the engine gave it. `usage` is
-    known once either has been read to its end, None where the engine did not count (the proxy's metrics read it); so
-    are `seconds`, the time that the whole reply took, and `tokens_per_second`, 0 where nothing was counted.
+    A stream is taken by `relay()` or, unless `passthrough` says that it goes to the caller as it is, as `events()`; a
+    whole reply by `events()` or, passed through, as `body`. `content_type` is that of the engine's own bytes. `usage`
+    is known once the reply has been taken to its end, None where the engine did not count (the proxy's metrics read
+    it); so are `seconds`, the time that the whole reply took, and `tokens_per_second`, 0 where nothing was counted.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class OpenReply:
         self.passthrough = passthrough
         self.content_type = upstream.content_type.decode("latin-1") or "application/json"
         self.usage: Usage | None = None
+        self.body = b""
         self._attempt = attempt
         self._upstream = upstream
         self._call = call
@@ -122,6 +124,28 @@ class OpenReply:
         if not self._settled:
             self._attempt.saw_first_token()
             self._upstream.set_idle_limit(self.target.backend.timeout_seconds)
+
+    async def relay(self, write: Callable[[bytes], None], encoder: ReplyEncoder | None = None) -> None:
+        """Hand the stream to `write` piece by piece, as it comes from the engine, and return at its end.
+
+        Each piece is one or more whole lines: the engine's own where the reply is passed through, otherwise what
+        `encoder` makes of its events. Raises StreamBrokenError if the stream breaks off.
+        """
+        try:
+            if encoder is None:
+                await self._pass(write)
+            else:
+                await self._translate(write, encoder)
+        except BackendError as error:
+            raise self._break(error) from error
+
+    def pause(self) -> None:
+        """Hold the engine back: the caller takes less than it writes."""
+        self._upstream.pause()
+
+    def resume(self) -> None:
+        """Let the engine go on."""
+        self._upstream.resume()
 
     async def raw(self) -> AsyncIterator[bytes]:
         """Yield the engine's bytes as they are, the first ones included; raises StreamBrokenError if they break off."""
@@ -171,14 +195,56 @@ class OpenReply:
         self._settled = True
         self._upstream.close()
 
+    async def _pass(self, write: Callable[[bytes], None]) -> None:
+        lines = WholeLines()
+        for data in self._held:
+            if whole := lines.feed(data):
+                write(whole)
+        self._held.clear()
+        watch = self._watch
+        if watch is not None and not self._settled:
+            watched, feed = watch.feed, lines.feed
+
+            def take(data: bytes) -> None:
+                watched(data)
+                if whole := feed(data):
+                    write(whole)
+
+            await self._upstream.push(take)
+            usage = watch.end()
+            self._write_rest(lines, write)
+            self._succeed(usage)
+        else:
+            self._write_rest(lines, write)
+
+    @staticmethod
+    def _write_rest(lines: WholeLines, write: Callable[[bytes], None]) -> None:
+        if rest := lines.rest():
+            write(rest)
+
+    async def _translate(self, write: Callable[[bytes], None], encoder: ReplyEncoder) -> None:
+        def encode(events: Sequence[Event]) -> bytes:
+            return b"".join(
+                [encoder.finish(event) if isinstance(event, Finish) else encoder.delta(event) for event in events]
+            )
+
+        def take(data: bytes) -> None:
+            if events := self._events_of(data):
+                write(encode(events))
+
+        write(encoder.start() + encode(self._events))
+        self._events.clear()
+        if not self._settled:
+            await self._upstream.push(take)
+        if not self._settled and (events := self._events_of(b"")):
+            write(encode(events))
+
     async def _take_whole(self) -> None:
-        body = await self._upstream.read_all(BODY_LIMIT + 1)
+        body = await self._upstream.whole()
         if not body:
             raise BackendError(FailureKind.EMPTY, "a reply without a body")
-        if len(body) > BODY_LIMIT:
-            raise BackendError(FailureKind.MALFORMED, f"a reply of more than {BODY_LIMIT} bytes")
         usage = self._codec.usage_of_reply(self._call.operation, body)
-        self._held.append(body)
+        self.body = body
         self._succeed(usage)
 
     async def _begin_stream(self) -> None:
@@ -202,11 +268,13 @@ class OpenReply:
             self._events += await self._next_events()
 
     async def _next_events(self) -> list[Event]:
-        """Return what the engine's next bytes mean; the reply is settled when they contain its end."""
+        return self._events_of(await self._upstream.read())
+
+    def _events_of(self, data: bytes) -> list[Event]:
+        """Return what these bytes mean, b"" the end of the stream; the reply is settled when they contain its end."""
         reader = self._reader
         if reader is None:
             raise AssertionError("a reply that is passed through has no events")
-        data = await self._upstream.read()
         events = list(reader.feed(data) if data else reader.end())
         if events and isinstance(finish := events[-1], Finish):
             self._succeed(finish.usage)

@@ -12,7 +12,7 @@ import msgspec
 
 from athena.router.connection import Connection
 from athena.router.errors import BackendError, FailureKind
-from athena.router.upstream_reply import BODY_LIMIT, UpstreamReply
+from athena.router.upstream_reply import UpstreamReply
 
 CONNECT_SECONDS = 2.0  # a host whose packets are dropped costs an attempt this much
 CONNECTING_AT_ONCE = 4  # to one origin; mlx_lm.server's backlog holds five

@@ -122,7 +122,7 @@ class UpstreamReply:
         return self._take()
 
     async def push(self, receiver: Callable[[bytes], None]) -> None:
-        """Hand every piece to `receiver` as it comes, and return at the end.
+        """Hand every piece to `receiver` as it comes, and return at the end, or once the receiver calls `release()`.
 
         Raises BackendError where the reply breaks off, and whatever the receiver raises, which breaks it off as well.
         """
@@ -130,10 +130,11 @@ class UpstreamReply:
             receiver(self._take())
         self._push = receiver
         try:
-            while not self._ended:
+            while not self._ended and self._push is receiver:
                 await self._wait(_END)
         finally:
-            self._push = None
+            if self._push is receiver:
+                self._push = None
 
     def pause(self) -> None:
         """Hold the engine back: whoever takes the pushed pieces cannot keep up."""
@@ -187,6 +188,7 @@ class UpstreamReply:
         self._chunks.clear()
         self.resume()
         self.set_deadline(DRAIN_SECONDS)
+        self._wake()
 
     # From here on: called by the connection and the client.
 

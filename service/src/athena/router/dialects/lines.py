@@ -2,6 +2,7 @@
 
 from athena.router.errors import BackendError, FailureKind
 
+HELD_LINE = 1024 * 1024  # bytes
 LINE_LIMIT = 8 * 1024 * 1024  # bytes; more than any event of an engine, images in tool calls included
 
 
@@ -36,6 +37,28 @@ class LineBuffer:
     def rest(self) -> bytes:
         """Return the line that has no end yet."""
         return self._rest
+
+
+class WholeLines:
+    """Cuts pieces of any size so that each ends a line; a line beyond `HELD_LINE` comes in parts, to bound memory."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the lines that these bytes complete, b"" if none."""
+        if not self._held and data.endswith(b"\n"):
+            return data
+        data = self._held + data
+        end = data.rfind(b"\n") + 1 if len(data) < HELD_LINE else len(data)
+        self._held = data[end:]
+        return data[:end]
+
+    def rest(self) -> bytes:
+        """Return the line that has no end."""
+        return self._held
 
 
 class LastLine:
