@@ -1,0 +1,96 @@
+"""A proxy as an operator runs it, a process of its own, between a registry and engines that can be told to fail."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.faults.process import EngineProcess, engine, quiet_port
+from tests.support.processes import Server, serving
+from tests.support.registry import TOKEN, Registry
+
+_SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+class Proxy:
+    """A running `athena serve proxy`."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.url = server.url
+        self.pid = server.process.pid
+
+    def wait_for_configuration(self) -> "Proxy":
+        """Wait until it knows its registry's table."""
+        within(5, lambda: httpx.get(self.url + "/health").json()["configuration"]["complete"])
+        return self
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's series that have these labels."""
+        total = 0.0
+        for line in httpx.get(self.url + "/metrics").text.splitlines():
+            found = _SERIES.match(line)
+            if found and found[1] == name and labels.items() <= dict(_LABEL.findall(found[2] or "")).items():
+                total += float(found[3])
+        return total
+
+    def descriptors(self) -> int:
+        """Return how many files and connections it holds open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def resident(self) -> int:
+        """Return its resident memory in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * 4096
+
+
+class World:
+    """What a test puts together, and what is ended with it."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.folder = folder
+        self.registry = Registry()
+        self._stack = stack
+        self._started = 0
+
+    def engine(self, mode: str = "serve", *, http10: bool = False) -> EngineProcess:
+        """Start an engine."""
+        return self._stack.enter_context(engine(mode, http10=http10))
+
+    def proxy(self, *rows: dict[str, object], ollama_url: str = "", **variables: str) -> Proxy:
+        """Start a proxy over a registry with these rows; the default Ollama is refused unless given."""
+        self.registry.put(*rows)
+        if not self._started:
+            self._stack.enter_context(self.registry)
+        return self.proxy_without_registry(ollama_url=ollama_url, **variables).wait_for_configuration()
+
+    def proxy_without_registry(self, *, ollama_url: str = "", **variables: str) -> Proxy:
+        """Start a proxy without waiting for it to know anything."""
+        self._started += 1
+        settings = {
+            "ADMIN_API_URL": self.registry.url,
+            "ADMIN_API_TOKEN": TOKEN,
+            "OLLAMA_URL": ollama_url or f"http://127.0.0.1:{quiet_port()}",
+            **variables,
+        }
+        log = self.folder / f"proxy-{self._started}.log"
+        return Proxy(self._stack.enter_context(serving("proxy", log, **settings)))
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """An empty world."""
+    with ExitStack() as stack:
+        yield World(stack, folder)
+
+
+def within(seconds: float, condition: Callable[[], object]) -> float:
+    """Wait for a condition; returns after how many seconds it came, or fails."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"what the test waits for did not come within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - began
