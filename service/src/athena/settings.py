@@ -64,6 +64,12 @@ class RouterSettings(ClientSettings):
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 
+class ProxySettings(RouterSettings):
+    """What the model proxy needs besides: a file of its callers' API keys (none: nobody needs one)."""
+
+    proxy_api_keys_file: Path | None = None
+
+
 class OrchestratorSettings(RouterSettings):
     """What the orchestrator needs besides: Redis for conversations, and a table of intents (none: the packaged one)."""
 

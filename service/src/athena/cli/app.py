@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from athena.cli import ask, backends, database, serve, token
+from athena.cli import ask, backends, database, key, serve, token
 from athena.errors import AthenaError
 
 INTERRUPTED = 130
@@ -22,6 +22,7 @@ app.command()(serve.serve)
 app.command()(database.migrate)
 app.add_typer(database.postgres)
 app.command()(token.token)
+app.add_typer(key.keys)
 app.add_typer(backends.backends)
 app.command()(ask.ask)
 
