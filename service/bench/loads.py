@@ -1,0 +1,165 @@
+"""What is sent to every gateway, and which figures come of it."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.machine import cpu_seconds, memory
+from bench.traffic import Engine, Outcome, Prompts, Times, send
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a load is sent to. `pid` None: straight to the engine."""
+
+    name: str
+    url: str
+    headers: Sequence[str]
+    pid: int | None
+    engines: Sequence[Engine]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table. `above` is the figure of the way straight to the engine, to be taken off."""
+
+    figure: str
+    title: str
+    digits: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load: how the engine behaves, what is sent, what is made of it.
+
+    `ratio` names the figure that is also shown as a share of nginx's. `only_once`: passes would not tell more.
+    """
+
+    name: str
+    title: str
+    prompts: Prompts
+    figures: Callable[[Outcome, float], Figures]
+    columns: Sequence[Column]
+    dialect: str = "openai"
+    pace_us: int = 0
+    engines: int = 1
+    ratio: str | None = None
+    only_once: bool = False
+    may_fail: bool = False
+
+    def quick(self) -> "Load":
+        """Return the same load, shorter."""
+        prompts = self.prompts
+        if prompts.requests:
+            return replace(self, prompts=replace(prompts, requests=max(1, prompts.requests // 4)))
+        return replace(self, prompts=replace(prompts, seconds=min(prompts.seconds, 1.0)))
+
+
+class WrongAnswersError(Exception):
+    """A load was not answered as it should have been; the text says what was wrong."""
+
+
+def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
+    """Send a load to a target once. Raises WrongAnswersError if prompts were not answered rightly and that is not the question."""
+    for number, engine in enumerate(target.engines):
+        engine.set(tokens=load.prompts.tokens or 100, pace_us=load.pace_us, hang=number > 0)
+    cpu = cpu_seconds(target.pid) if target.pid else 0.0
+    with _memory_watched(target.pid) as watched:
+        outcome = send(program, target.url, load.prompts, target.headers, folder)
+    cpu = (cpu_seconds(target.pid) if target.pid else 0.0) - cpu
+    if outcome.faults:
+        wrong = f"{target.name}, {load.name}: {outcome.faults} of {outcome.sent}"
+        if not load.may_fail:
+            raise WrongAnswersError(wrong)
+        print(f"lost: {wrong}")
+    figures = load.figures(outcome, cpu) | {"sent": outcome.sent, "lost": outcome.sent - outcome.answered}
+    if load.engines > 1:
+        figures["met"] = target.engines[-1].prompts()
+    if watched:
+        figures |= {"memory": watched[-1], "growth": max(watched) - watched[len(watched) // 2]}
+    return figures
+
+
+@contextmanager
+def _memory_watched(pid: int | None) -> Iterator[list[float]]:
+    """Take the memory of a process tree every half second, and once more at the end."""
+    taken: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            taken.append(memory(pid or 0))
+
+    watcher = threading.Thread(target=watch)
+    if pid:
+        watcher.start()
+    try:
+        yield taken
+    finally:
+        ended.set()
+        if pid:
+            watcher.join()
+            taken.append(memory(pid))
+
+
+def _whole(outcome: Outcome, cpu: float) -> Figures:
+    return {
+        "rate": outcome.answered / outcome.seconds,
+        "cpu": cpu / max(1, outcome.answered) * 1e6,
+        **_times("", outcome.latency),
+    }
+
+
+def _stream(outcome: Outcome, cpu: float) -> Figures:
+    return {"rate": outcome.tokens / outcome.seconds, "cpu": cpu / max(1, outcome.tokens) * 1e6}
+
+
+def _delay(outcome: Outcome, cpu: float) -> Figures:
+    return {"cpu": cpu / max(1, outcome.tokens) * 1e6, **_times("", outcome.delay)}
+
+
+def _first(outcome: Outcome, cpu: float) -> Figures:
+    return {"cpu": cpu / max(1, outcome.answered) * 1e6, **_times("", outcome.first)}
+
+
+def _times(prefix: str, times: Times) -> Figures:
+    return {f"{prefix}{name}": value for name, value in vars(times).items()}
+
+
+_CPU = Column("cpu", "CPU µs")
+_MEMORY = Column("memory", "MB")
+_ADDED = (Column("added_p50", "added p50 ms", 3), Column("added_p99", "added p99 ms", 3))
+_TIMES = (Column("p50", "p50 ms", 3), Column("p99", "p99 ms", 3))
+_CHUNKS = (Column("rate", "chunks/s"), Column("ratio", "of nginx", 3), Column("cpu", "CPU µs/chunk", 1), _MEMORY)
+_FAST = Prompts(tokens=100)
+
+ALL = (
+    Load(
+        "whole", "1 KB prompt, whole JSON reply, 64 connections", Prompts(), _whole,
+        (Column("rate", "requests/s"), Column("ratio", "of nginx", 3), _CPU, *_TIMES, _MEMORY), ratio="rate",
+    ),
+    Load("single", "the same on one connection", Prompts(connections=1), _whole, (*_TIMES, *_ADDED, _CPU)),
+    Load("stream", "streams of 100 chunks as fast as possible, 64 at once", _FAST, _stream, _CHUNKS, ratio="rate"),
+    Load(
+        "first", "first chunk of a stream, one at a time", Prompts(tokens=3, connections=1), _first,
+        (*_TIMES, *_ADDED), pace_us=1000,
+    ),
+    Load(
+        "paced", "500 open streams of 20 chunks a second: delay of a chunk",
+        Prompts(tokens=200, connections=500, requests=500, ramp=1.0, seconds=60), _delay,
+        (*_TIMES, *_ADDED, Column("cpu", "CPU µs/chunk", 1), _MEMORY, Column("growth", "growth MB", 1)), pace_us=50000,
+        only_once=True,
+    ),
+    Load("ollama", "Ollama's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="ollama", ratio="rate"),
+    Load("mlx", "MLX's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="mlx", ratio="rate"),
+    Load(
+        "hang", "one of two engines accepts and never answers: 2,000 prompts, 200 a second",
+        Prompts(rate=200, requests=2000, seconds=60), _whole,
+        (Column("sent", "prompts"), Column("lost", "lost"), Column("max", "longest ms"), Column("met", "met the hung")),
+        engines=2, only_once=True, may_fail=True,
+    ),
+)  # fmt: skip

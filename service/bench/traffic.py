@@ -1,0 +1,115 @@
+"""The two ends of every measurement, a Go program of our own (folder `go`): an engine, and the load."""
+
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.machine import CACHE, LOAD_CORE, UnavailableError, environment, free_port, pinned, running
+
+SOURCE = Path(__file__).with_name("go")
+PROMPT = "Tell me about the weather in the mountains, please. " * 18
+MODEL = "bench"
+
+
+def build() -> Path:
+    """Return the built program; quick where nothing changed. Raises UnavailableError without Go."""
+    go = shutil.which("go") or "/usr/local/go/bin/go"
+    if not Path(go).exists():
+        raise UnavailableError("Go is missing (Debian package golang-go)")
+    program = CACHE / "traffic"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    built = subprocess.run(
+        [go, "build", "-o", str(program), "."], cwd=SOURCE, env=environment({"GOFLAGS": "-buildvcs=false"}),
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    if built.returncode:
+        raise UnavailableError(f"the load cannot be built:\n{built.stderr}")
+    return program
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running engine of ours. `dialect` is `openai`, `ollama` or `mlx`."""
+
+    port: int
+    dialect: str
+
+    @property
+    def url(self) -> str:
+        """Its base, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def set(self, *, tokens: int = 100, pace_us: int = 0, hang: bool = False) -> None:
+        """Say how long streams are, how far apart their tokens, and whether prompts are answered at all."""
+        self._ask(f"?tokens={tokens}&pace_us={pace_us}&hang={int(hang)}")
+
+    def prompts(self) -> int:
+        """Return how many prompts arrived since it was set."""
+        return int(json.loads(self._ask(""))["prompts"])
+
+    def _ask(self, query: str) -> bytes:
+        with urllib.request.urlopen(f"{self.url}/bench{query}", timeout=10) as answer:  # noqa: S310 - our own engine
+            return bytes(answer.read())
+
+
+@contextmanager
+def engine(program: Path, dialect: str) -> Iterator[Engine]:
+    """Run an engine beside the load."""
+    port = free_port()
+    command = [str(program), "engine", "-port", str(port), "-dialect", dialect]
+    with running(command, core=LOAD_CORE, port=port):
+        yield Engine(port, dialect)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Durations in milliseconds."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a load. `faults` counts the prompts without a right answer, by what was wrong with them."""
+
+    sent: int
+    answered: int
+    seconds: float
+    faults: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    latency: Times = Times()
+    first: Times = Times()
+    delay: Times = Times()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is sent: see `traffic load -help`. `tokens` 0: whole answers."""
+
+    tokens: int = 0
+    connections: int = 64
+    seconds: float = 3.0
+    requests: int = 0
+    rate: float = 0.0
+    ramp: float = 0.0
+
+
+def send(program: Path, url: str, prompts: Prompts, headers: Sequence[str], folder: Path) -> Outcome:
+    """Send prompts to a URL and return what came of them."""
+    message = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "stream": prompts.tokens > 0}
+    body = folder / f"prompt-{int(prompts.tokens > 0)}.json"
+    body.write_text(json.dumps(message, separators=(",", ":")), encoding="utf-8")
+    options = {"url": url, "body": str(body), **vars(prompts)}
+    command = [str(program), "load", *(f"-{name}={value}" for name, value in options.items())]
+    command += [f"-header={header}" for header in headers]
+    result = subprocess.run(pinned(LOAD_CORE, command), check=True, capture_output=True, text=True)
+    found = json.loads(result.stdout)
+    times = {name: Times(**found[f"{name}_ms"]) for name in ("latency", "first", "delay") if f"{name}_ms" in found}
+    return Outcome(found["sent"], found["answered"], found["seconds"], found["faults"], found.get("tokens", 0), **times)
