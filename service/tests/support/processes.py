@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 ATHENA = str(Path(sys.executable).with_name("athena"))
 READY_WITHIN_SECONDS = 30.0
 COMMAND_WITHIN_SECONDS = 60.0
+TOLD_WITHIN_SECONDS = 5.0
 OURS = {
     *("DATABASE_URL", "JWT_SECRET", "ADMIN_API_TOKEN", "ADMIN_API_URL", "OLLAMA_URL", "REDIS_URL", "LOG_LEVEL"),
     *("ROUTER_STATE_FILE", "CONFIG_CACHE_SECONDS", "ORCHESTRATOR_INTENTS_FILE"),
@@ -40,12 +41,14 @@ def athena(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 class Server:
     """One `athena serve …`; `url` has no trailing slash."""
 
-    def __init__(self, role: str, log: Path, variables: Mapping[str, str], port: int = 0) -> None:
+    def __init__(
+        self, role: str, log: Path, variables: Mapping[str, str], port: int = 0, arguments: Sequence[str] = ()
+    ) -> None:
         """Start it and wait until it listens; fails with the log if it does not."""
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [ATHENA, "serve", role, "--port", str(port), "--grace", "5"],
+                [ATHENA, "serve", role, "--port", str(port), "--grace", "5", *arguments],
                 env=environment(**variables),
                 stdout=output,
                 stderr=output,
@@ -67,6 +70,14 @@ class Server:
         """Return the log lines of one event."""
         return [line for line in self.lines() if line["event"] == event]
 
+    def told(self, event: str) -> dict[str, Any]:
+        """Return the last log line of one event, once there is one: lines are written a moment after they are made."""
+        deadline = time.monotonic() + TOLD_WITHIN_SECONDS
+        while not (lines := self.events(event)):
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.01)
+        return lines[-1]
+
     def stop(self) -> int:
         """Send SIGTERM and return the exit status; no harm if it has ended."""
         self.process.send_signal(signal.SIGTERM)
@@ -79,9 +90,9 @@ class Server:
 
 
 @contextmanager
-def serving(role: str, log: Path, **variables: str) -> Iterator[Server]:
+def serving(role: str, log: Path, *arguments: str, **variables: str) -> Iterator[Server]:
     """Run one process of the system for as long as the context is entered."""
-    server = Server(role, log, variables)
+    server = Server(role, log, variables, arguments=arguments)
     try:
         yield server
     finally:

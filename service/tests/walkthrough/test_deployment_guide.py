@@ -72,7 +72,7 @@ def test_the_orchestrator_answers_a_question_and_logs_what_the_guide_says(
 
         answer = query(server, "Will it rain in Lisbon?")
         assert [step["backend"] for step in answer["steps"]] == ["mlx", "mlx"]
-        routed, completed = server.events("routing_llm_request")[-1], server.events("llm_request_completed")[-1]
+        routed, completed = server.told("routing_llm_request"), server.told("llm_request_completed")
         assert {name: routed[name] for name in ("model", "backend_type", "endpoint")} == {
             "model": SMALL,
             "backend_type": "mlx",
@@ -84,7 +84,7 @@ def test_the_orchestrator_answers_a_question_and_logs_what_the_guide_says(
         installation.mlx.kill()
         answer = query(server, "And in Porto?")
         assert [step["backend"] for step in answer["steps"]] == ["ollama", "ollama"]
-        assert "refused" in server.events("mlx_failed_falling_back_to_ollama")[-1]["error"].lower()
+        assert "refused" in server.told("mlx_failed_falling_back_to_ollama")["error"].lower()
 
 
 def query(server: Server, question: str) -> dict[str, Any]:

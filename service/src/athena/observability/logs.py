@@ -1,28 +1,26 @@
 """Logging of every process: one JSON object a line, to standard output."""
 
+import atexit
 import logging
+import os
 import sys
-import time
 from typing import Any
 
 import msgspec
 import structlog
 
+from athena.observability.lines import LineWriter
+from athena.observability.requests import FastRequestLog, RequestLog, StructuredRequestLog
+from athena.observability.stamp import Stamp
 
-class _Timestamp:
-    """Adds the time in ISO 8601, UTC; the part down to the second is written once a second."""
+_SECONDS_FOR_THE_LAST_LINES = 1.0
 
-    def __init__(self) -> None:
-        self._second = 0
-        self._prefix = ""
+_stamp = Stamp()
 
-    def __call__(self, _: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
-        event["timestamp"] = f"{self._prefix}.{nanoseconds // 1000:06d}Z"
-        return event
+
+def _add_timestamp(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["timestamp"] = _stamp.now().decode()
+    return event
 
 
 # Without the local variables, which hold tokens and passwords.
@@ -33,27 +31,86 @@ def _render(_: Any, __: str, event: structlog.typing.EventDict) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
 
 
+class _Lines:
+    """What structlog sees of the writer: one method for each level."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def info(self, line: bytes) -> None:
+        self._writer.write(line + b"\n")
+
+    def warning(self, line: bytes) -> None:
+        self._writer.write_now(line + b"\n")
+
+    debug = msg = log = info
+    warn = error = exception = critical = fatal = failure = warning
+
+
+class _Handler(logging.Handler):
+    """Sends the standard library's records the same way, so that all lines keep their order."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode() + b"\n"
+        except Exception:  # a library's message that does not fit its arguments
+            self.handleError(record)
+            return
+        if record.levelno >= logging.WARNING:
+            self._writer.write_now(line)
+        else:
+            self._writer.write(line)
+
+
+class _Logging:
+    """How this process logs; set by `configure`."""
+
+    writer: LineWriter | None = None
+    request_log: RequestLog | None = None
+
+
 def configure(service: str, level: str = "info") -> None:
     """Send structlog's and the standard library's records to standard output as JSON lines.
 
-    Every line has `event`, `level`, `timestamp` (ISO 8601, UTC) and `service`. Called once, by the command that starts
-    the process; a library user's own logging is left alone.
+    Every line has `event`, `level`, `timestamp` (ISO 8601, UTC) and `service`. Lines below warning are written many at
+    a time, at the latest a tenth of a second later; `flush()` writes them at once, and Python's exit does. Called once,
+    by the command that starts the process; a library user's own logging is left alone.
     """
+
+    def add_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
+    def notice(count: int) -> bytes:
+        event = {"event": "log_lines_dropped", "count": count, "level": "warning", "service": service}
+        return _render(None, "", _add_timestamp(None, "", event)) + b"\n"
+
     number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.contextvars.bind_contextvars(service=service)
+    sys.stdout.flush()
+    writer = LineWriter(sys.stdout.fileno(), notice=notice)
+    _Logging.writer = writer
+    _Logging.request_log = FastRequestLog(writer, service, _stamp) if number <= logging.INFO else None
+    atexit.register(flush)
+    os.register_at_fork(before=writer.flush, after_in_child=writer.start_anew)
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        _Timestamp(),
+        add_service,
+        _add_timestamp,
         _EXCEPTIONS,
     ]
     structlog.configure(
         processors=[*shared, _render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -64,6 +121,25 @@ def configure(service: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+
+
+def request_log() -> RequestLog:
+    """Return what tells the way of requests: fast where `configure` was called, otherwise through structlog."""
+    return _Logging.request_log or StructuredRequestLog()
+
+
+def flush() -> None:
+    """Write all lines that are there, waiting a second at most for a slow reader.
+
+    To be called before a process ends in a way that skips Python's own exit, such as `os._exit` in a forked child.
+    """
+    if _Logging.writer is not None:
+        _Logging.writer.flush(_SECONDS_FOR_THE_LAST_LINES)
+
+
+def dropped_lines() -> int:
+    """Return how many lines this process could not write, nor keep."""
+    return _Logging.writer.dropped if _Logging.writer is not None else 0
 
 
 def leave_to_the_program() -> None:
@@ -79,7 +155,7 @@ def leave_to_the_program() -> None:
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            _Timestamp(),
+            _add_timestamp,
             _EXCEPTIONS,
             structlog.processors.JSONRenderer(),
         ],
