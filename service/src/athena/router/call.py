@@ -11,7 +11,14 @@ class Call:
 
     `model` and `stream` are known from the start: they are all that routing looks at. A call of the library has no
     dialect and no body, only its neutral request.
+
+    `caller` is the name of the caller's API key, or its address, empty where it is not known; `priority` is 0 (high),
+    1 (normal) or 2 (low); `request_id` is what its log lines are found by, empty for a call of the library.
     """
+
+    caller: str = ""
+    priority: int = 1
+    request_id: str = ""
 
     def __init__(self, dialect: Dialect, operation: Operation, body: bytes) -> None:
         """Look at the bytes only as far as routing needs; raises RequestRejectedError if they are no request at all."""
