@@ -1,5 +1,6 @@
 """A proxy as an operator runs it, a process of its own, between a registry and engines that can be told to fail."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from tests.support.faults.process import EngineProcess, engine, quiet_port
 from tests.support.processes import Server, serving
 from tests.support.registry import TOKEN, Registry
 
+_PAGE, _TICK = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -29,22 +31,40 @@ class Proxy:
         within(5, lambda: httpx.get(self.url + "/health").json()["configuration"]["complete"])
         return self
 
+    def series(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return a metric's series: the labels of each, and its value."""
+        lines = (_SERIES.match(line) for line in httpx.get(self.url + "/metrics").text.splitlines())
+        return [(dict(_LABEL.findall(line[2] or "")), float(line[3])) for line in lines if line and line[1] == name]
+
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's series that have these labels."""
-        total = 0.0
-        for line in httpx.get(self.url + "/metrics").text.splitlines():
-            found = _SERIES.match(line)
-            if found and found[1] == name and labels.items() <= dict(_LABEL.findall(found[2] or "")).items():
-                total += float(found[3])
-        return total
+        return sum(value for found, value in self.series(name) if labels.items() <= found.items())
+
+    def metrics(self, name: str, label: str) -> dict[str, float]:
+        """Return the sums of a metric's series by the value of a label."""
+        sums: dict[str, float] = {}
+        for found, value in self.series(name):
+            sums[found[label]] = sums.get(found[label], 0) + value
+        return sums
+
+    def processes(self) -> list[Path]:
+        """Return the folders of its processes in /proc: its own, and those of its workers."""
+        own = Path(f"/proc/{self.pid}")
+        children = (own / "task" / str(self.pid) / "children").read_text().split()
+        return [own, *(Path("/proc") / child for child in children)]
 
     def descriptors(self) -> int:
         """Return how many files and connections it holds open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        return sum(len(list((folder / "fd").iterdir())) for folder in self.processes())
 
     def resident(self) -> int:
         """Return its resident memory in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * 4096
+        return sum(int((folder / "statm").read_text().split()[1]) * _PAGE for folder in self.processes())
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used."""
+        fields = [(folder / "stat").read_text().rpartition(")")[2].split() for folder in self.processes()]
+        return sum(int(field[11]) + int(field[12]) for field in fields) / _TICK
 
 
 class World:
@@ -53,6 +73,7 @@ class World:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.folder = folder
         self.registry = Registry()
+        self.arguments: list[str] = []
         self._stack = stack
         self._started = 0
 
@@ -77,7 +98,7 @@ class World:
             **variables,
         }
         log = self.folder / f"proxy-{self._started}.log"
-        return Proxy(self._stack.enter_context(serving("proxy", log, **settings)))
+        return Proxy(self._stack.enter_context(serving("proxy", log, *self.arguments, **settings)))
 
 
 @contextmanager
