@@ -64,7 +64,7 @@ class WrongAnswersError(Exception):
 
 
 def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
-    """Send a load to a target once. Raises WrongAnswersError if prompts were not answered rightly and that is not the question."""
+    """Send a load to a target once. Raises WrongAnswersError if prompts were lost and that is not the question."""
     for number, engine in enumerate(target.engines):
         engine.set(tokens=load.prompts.tokens or 100, pace_us=load.pace_us, hang=number > 0)
     cpu = cpu_seconds(target.pid) if target.pid else 0.0

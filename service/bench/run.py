@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import gateways, loads
-from bench.gateways import Gateway
+from bench.gateways.base import Gateway
 from bench.loads import Figures, Load, Target
 from bench.machine import CACHE, GATEWAY_CORE, UnavailableError, description, free_port, running
 from bench.table import print_table
@@ -127,7 +127,7 @@ def _measure(
 
 
 def _warm_up(program: Path, target: Target, folder: Path) -> None:
-    """Wait until a gateway answers prompts: some listen long before they do. Raises UnavailableError if it never does."""
+    """Wait until a gateway answers prompts; some listen long before. Raises UnavailableError if it never does."""
     deadline = time.monotonic() + 30
     while True:
         for each in target.engines:

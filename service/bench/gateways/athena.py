@@ -1,0 +1,52 @@
+"""The model proxy of this repository."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start
+from bench.traffic import MODEL, Engine
+
+_KEY = "bench-key-3f1c9a5e7d2b4860"
+
+
+class Athena(Gateway):
+    """With everything on: API keys, breakers, queues, metrics, figures, a log line for each request."""
+
+    name = "athena"
+    translates = ("ollama", "mlx")
+
+    def obtain(self) -> str:
+        """Return what stands in the work tree."""
+        return "this tree"
+
+    def start(self, engines: Sequence[Engine], port: int, folder: Path) -> Start:
+        """Give it the route as the configuration that it knew last; there is no Admin API."""
+        route = [
+            {
+                "id": number,
+                "model_name": MODEL,
+                "backend_type": engine.dialect,
+                "endpoint_url": engine.url,
+                "max_concurrency": 1024,
+                "first_token_seconds": TIME_OUT_SECONDS,
+            }
+            for number, engine in enumerate(engines, 1)
+        ]
+        state = folder / "state.json"
+        state.write_text(json.dumps({"version": 1, "complete": True, "routes": {MODEL: route}}), encoding="utf-8")
+        keys = folder / "keys"
+        keys.write_text(f"bench {hashlib.sha256(_KEY.encode()).hexdigest()}\n", encoding="utf-8")
+        keys.chmod(0o600)
+        return Start(
+            [str(Path(sys.executable).with_name("athena")), "serve", "proxy", "--port", str(port)],
+            {
+                "ROUTER_STATE_FILE": str(state),
+                "PROXY_API_KEYS_FILE": str(keys),
+                "ADMIN_API_URL": "http://127.0.0.1:1",
+                "LOG_LEVEL": "info",
+            },
+            [f"authorization: Bearer {_KEY}"],
+        )
