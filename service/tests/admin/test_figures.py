@@ -117,14 +117,24 @@ def test_figures_are_no_configuration(admin_api: AdminApi) -> None:
     assert admin_api.client.get(f"/api/llm-backends/{row['id']}").json()["updated_at"] == row["updated_at"]
 
 
-def test_batches_are_remembered_for_a_day(admin_api: AdminApi) -> None:
+def test_batches_are_remembered_for_a_week(admin_api: AdminApi) -> None:
     number = admin_api.add("m")["id"]
-    report(admin_api, {"backend_id": number, "requests": 1})
-    with psycopg.connect(admin_api.database_url) as connection:
-        connection.execute("UPDATE llm_figure_batches SET received_at = received_at - interval '25 hours'")
+    batch = str(uuid4())
+    report(admin_api, {"backend_id": number, "requests": 1}, batch_id=batch)
+    age(admin_api, days=6)
+    report(admin_api, {"backend_id": number, "requests": 1}, batch_id=batch)
+    assert shown(admin_api, number)["total_requests"] == 1
+    age(admin_api, days=2)
     report(admin_api, {"backend_id": number, "requests": 1})
     with psycopg.connect(admin_api.database_url) as connection:
         assert connection.execute("SELECT count(*) FROM llm_figure_batches").fetchone() == (1,)
+
+
+def age(api: AdminApi, *, days: int) -> None:
+    with psycopg.connect(api.database_url) as connection:
+        connection.execute(
+            "UPDATE llm_figure_batches SET received_at = received_at - make_interval(days => %s)", [days]
+        )
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ async def test_while_nobody_takes_figures_memory_does_not_grow() -> None:
         success(figures)
         assert not await figures.flush()
     assert figures.pending()[1].requests == 1000
-    assert figures._batch is not None
-    assert len(figures._batch.figures) + len(figures._sums) == 2
+    (sealed,) = figures._sealed
+    assert len(sealed.figures) + len(figures._sums) == 2
 
 
 async def test_a_batch_that_will_never_be_taken_does_not_block_the_others() -> None:
@@ -130,6 +130,43 @@ async def test_the_end_of_the_process_does_not_wait_for_an_admin_api_that_hangs(
             async with Figures(hang) as figures:
                 success(figures)
     assert [(line["event"], line["requests"]) for line in logs] == [("figures_lost", 1)]
+
+
+async def test_two_who_report_at_once_lose_nothing() -> None:
+    gate = asyncio.Event()
+    ledger = Ledger()
+
+    async def slowly(batch: Batch) -> None:
+        await gate.wait()
+        await ledger(batch)
+
+    figures = Figures(slowly)
+    success(figures)
+    first = asyncio.create_task(figures.flush())
+    second = asyncio.create_task(figures.flush())
+    await asyncio.sleep(0)
+    success(figures, 2)
+    gate.set()
+    assert await first
+    assert await second
+    assert {number: sums.requests for number, sums in ledger.total.items()} == {1: 1, 2: 1}
+
+
+async def test_a_fault_of_the_reporting_itself_does_not_end_it() -> None:
+    ledger = Ledger()
+    calls: list[Batch] = []
+
+    async def stumble(batch: Batch) -> None:
+        calls.append(batch)
+        if len(calls) == 1:
+            raise RuntimeError("a bug")
+        await ledger(batch)
+
+    with capture_logs() as logs:
+        async with Figures(stumble, every=0.01) as figures:
+            success(figures)
+            await until(lambda: 1 in ledger.total)
+    assert [line["event"] for line in logs] == ["figures_not_reported"]
 
 
 async def test_batches_are_posted_to_the_admin_api() -> None:

@@ -31,9 +31,12 @@ async def route(session: AsyncSession, model_name: str) -> list[LlmBackend]:
 
 
 async def note_batch(session: AsyncSession, batch_id: UUID) -> bool:
-    """Remember a batch of figures and forget those older than a day; return whether it is new."""
+    """Remember a batch of figures and forget those older than a week; return whether it is new.
+
+    A router may send a batch again whose answer it did not get, after an outage or once it is started again.
+    """
     await session.execute(
-        delete(FigureBatch).where(FigureBatch.received_at < func.now() - text("interval '1 day'")),
+        delete(FigureBatch).where(FigureBatch.received_at < func.now() - text("interval '7 days'")),
         execution_options={"synchronize_session": False},
     )
     noted = insert(FigureBatch).values(batch_id=batch_id).on_conflict_do_nothing().returning(FigureBatch.batch_id)

@@ -246,7 +246,7 @@ class Figure(_Body):
 
 
 class FigureReport(_Body):
-    """A batch of figures. Its id makes it count once, however often it is sent within a day."""
+    """A batch of figures. Its id makes it count once, however often it is sent within a week."""
 
     batch_id: Annotated[UUID, Field(strict=False)]
     figures: Annotated[list[Figure], Field(max_length=10_000)]

@@ -102,7 +102,7 @@ class ConfigAuditEntry(Base):
 
 
 class FigureBatch(Base):
-    """A batch of figures that has been counted; kept for a day, so that a repeated report counts once."""
+    """A batch of figures that has been counted; kept for a week, so that a repeated report counts once."""
 
     __tablename__ = "llm_figure_batches"
 

@@ -1,46 +1,27 @@
 """Running figures of the backends: collected in memory, reported to the registry in batches."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import msgspec
 import structlog
 
+from athena.router.batch import Batch, Figure, requests_in
 from athena.router.errors import BackendError
+from athena.router.spool import Spool
 from athena.router.upstream import UpstreamClient
+
+__all__ = ["Batch", "Figure", "Figures", "Report", "ReportError", "reporter"]
 
 REPORT_SECONDS = 5.0
 POST_SECONDS = 5.0
+SPOOL_SECONDS = 30.0  # while figures cannot be reported, how often they are written to the spool
+MOST_BATCHES = 10_000  # taken over from earlier processes; each of those leaves two at most
 LAST_REPORT_SECONDS = 2.0  # how long the end of the process may wait for the last report
 _WRONG = (400, 413, 422)  # statuses that say that the same batch will never be taken
 log = structlog.get_logger()
-
-
-class Figure(msgspec.Struct, kw_only=True):
-    """The sums of one backend since the last batch."""
-
-    backend_id: int
-    requests: int = 0
-    errors: int = 0
-    latency_ms_sum: float = 0.0
-    completion_tokens: int = 0
-    completion_seconds: float = 0.0
-
-    def add(self, other: "Figure") -> None:
-        """Add the sums of another time of the same backend."""
-        self.requests += other.requests
-        self.errors += other.errors
-        self.latency_ms_sum += other.latency_ms_sum
-        self.completion_tokens += other.completion_tokens
-        self.completion_seconds += other.completion_seconds
-
-
-class Batch(msgspec.Struct, kw_only=True):
-    """One report. Its id makes it count once, however often it is sent."""
-
-    batch_id: str
-    figures: list[Figure]
 
 
 Report = Callable[[Batch], Awaitable[None]]
@@ -58,21 +39,38 @@ class Figures:
     """Collects the figures of each backend. `record` costs a few additions; the reporting runs in the background.
 
     An async context manager. What cannot be reported is kept and reported later, in two batches at most: the one whose
-    fate is unknown, and all that came after it. Without a `report` nothing is collected.
+    fate is unknown, and all that came after it. With a `spool` it survives the end of the process too, a sudden one
+    but for the last `spool_every` seconds. Without a `report` nothing is collected.
     """
 
-    def __init__(self, report: Report | None, *, every: float = REPORT_SECONDS) -> None:
+    def __init__(
+        self,
+        report: Report | None,
+        *,
+        spool: Spool | None = None,
+        every: float = REPORT_SECONDS,
+        spool_every: float = SPOOL_SECONDS,
+    ) -> None:
         self._report = report
+        self._spool = spool
         self._every = every
+        self._spool_every = spool_every
         self._sums: dict[int, Figure] = {}
-        self._batch: Batch | None = None
+        # The open sums have their id before they are reported, so that they count once even where the process ends
+        # between their report and the removal of their last state from the spool.
+        self._open_id = str(uuid4())
+        self._sealed: deque[Batch] = deque()  # oldest first; what may have been sent is never changed
         self._task: asyncio.Task[None] | None = None
+        self._saving: asyncio.Future[None] | None = None
+        self._save_again = 0.0
+        self._spooled = False
         self._failing = False
 
     async def __aenter__(self) -> "Figures":
         if self._report is None:
             log.warning("figures_not_reported", reason="ADMIN_API_TOKEN is not set")
         else:
+            self._load()
             self._task = asyncio.create_task(self._run(), name="athena figures")
         return self
 
@@ -81,13 +79,12 @@ class Figures:
             return
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            async with asyncio.timeout(LAST_REPORT_SECONDS):
-                taken = await self.flush()
-        except TimeoutError:
-            taken = False
-        if not taken:
-            log.warning("figures_lost", requests=sum(sums.requests for sums in self.pending().values()))
+        if self._saving is not None:
+            await asyncio.gather(self._saving, return_exceptions=True)
+        await self._report_the_rest()
+        self._keep_the_rest()
+        if self._spool is not None:
+            self._spool.close()
 
     def record(
         self, backend_id: int, *, error: bool, seconds: float, completion_tokens: int, completion_seconds: float
@@ -110,32 +107,119 @@ class Figures:
         """Report what there is; returns whether all of it was taken."""
         if self._report is None:
             return True
-        while self._batch is not None or self._sums:
-            if self._batch is None:
-                self._batch = Batch(batch_id=str(uuid4()), figures=list(self._sums.values()))
-                self._sums = {}
+        while self._sealed or self._sums:
+            if not self._sealed:
+                self._seal()
+            batch = self._sealed[0]
             try:
-                await self._report(self._batch)
+                await self._report(batch)
             except ReportError as error:
                 self._note_failure(error)
                 if error.final:
-                    self._batch = None
+                    self._done_with(batch)
                 return False
-            self._batch = None
+            self._done_with(batch)
             self._failing = False
         return True
 
     def pending(self) -> dict[int, Figure]:
         """Return the sums that are not known to have been reported, by backend."""
-        total = {backend_id: msgspec.structs.replace(sums) for backend_id, sums in self._sums.items()}
-        for sums in self._batch.figures if self._batch is not None else []:
-            total.setdefault(sums.backend_id, Figure(backend_id=sums.backend_id)).add(sums)
+        total: dict[int, Figure] = {}
+        for batch in self._unreported():
+            for sums in batch.figures:
+                total.setdefault(sums.backend_id, Figure(backend_id=sums.backend_id)).add(sums)
         return total
+
+    def _seal(self) -> None:
+        self._sealed.append(Batch(batch_id=self._open_id, figures=list(self._sums.values())))
+        self._sums = {}
+        self._open_id = str(uuid4())
+
+    def _done_with(self, batch: Batch) -> None:
+        if self._sealed and self._sealed[0] is batch:  # two may flush at once
+            self._sealed.popleft()
+
+    def _unreported(self) -> list[Batch]:
+        batches = list(self._sealed)
+        if self._sums:
+            figures = [msgspec.structs.replace(sums) for sums in self._sums.values()]  # what follows changes the sums
+            batches.append(Batch(batch_id=self._open_id, figures=figures))
+        return batches
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._every)
-            await self.flush()
+            try:
+                taken = await self.flush()
+            except Exception:  # a fault of ours must not end the reporting for good
+                log.exception("figures_not_reported")
+                taken = False
+            if self._spool is not None:
+                await self._follow(self._spool, taken=taken)
+
+    async def _follow(self, spool: Spool, *, taken: bool) -> None:
+        """Bring the spool up to date where it is time: at once when all was taken, otherwise now and then."""
+        now = asyncio.get_running_loop().time()
+        if taken and self._spooled:
+            await self._save(spool)
+        elif not taken and now >= self._save_again:
+            self._save_again = now + self._spool_every
+            await self._save(spool)
+
+    def _load(self) -> None:
+        """Take over what earlier processes could not report."""
+        if self._spool is None:
+            return
+        try:
+            found = self._spool.open()
+        except OSError as error:
+            log.warning("figures_not_spooled", error=str(error))
+            self._spool.close()
+            self._spool = None
+            return
+        if len(found) > MOST_BATCHES:
+            log.warning("figures_lost", requests=requests_in(found[:-MOST_BATCHES]), reason="too many batches")
+            found = found[-MOST_BATCHES:]
+        if found:
+            self._spooled = True
+            self._sealed.extend(found)
+            log.info("figures_found", batches=len(found), requests=requests_in(found))
+
+    async def _report_the_rest(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_REPORT_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            pass  # what is left is kept, or said to be lost
+        except Exception:
+            log.exception("figures_not_reported")
+
+    async def _save(self, spool: Spool) -> None:
+        """Let the spool hold what there is to report now; nobody waits for the disk."""
+        batches = self._unreported()
+        self._saving = asyncio.ensure_future(asyncio.to_thread(spool.save, batches))
+        try:
+            await asyncio.shield(self._saving)
+        except OSError as error:
+            log.warning("figures_not_spooled", error=str(error))
+        else:
+            self._spooled = bool(batches)
+
+    def _keep_the_rest(self) -> None:
+        batches = self._unreported()
+        if self._spool is None:
+            if batches:
+                log.warning("figures_lost", requests=requests_in(batches))
+            return
+        if not batches and not self._spooled:
+            return
+        try:
+            self._spool.save(batches)
+        except OSError as error:
+            log.warning("figures_lost", requests=requests_in(batches), error=str(error))
+        else:
+            if batches:
+                log.info("figures_kept", requests=requests_in(batches), file=str(self._spool.file))
 
     def _note_failure(self, error: ReportError) -> None:
         if error.final:

@@ -9,6 +9,7 @@ from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
+from athena.router.spool import Spool
 from athena.router.upstream import UpstreamClient
 from athena.settings import RouterSettings
 
@@ -40,7 +41,10 @@ class RouterServices:
         self.configuration = Configuration(
             source, cache_seconds=settings.config_cache_seconds, state_file=settings.router_state_file
         )
-        self.figures = Figures(reporter(self.upstream, url=url, token=token) if token is not None else None)
+        self.figures = Figures(
+            reporter(self.upstream, url=url, token=token) if token is not None else None,
+            spool=Spool(settings.router_state_file) if settings.router_state_file is not None else None,
+        )
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,

@@ -1,8 +1,6 @@
 """The router's view of the registry: an immutable snapshot, refreshed in the background, that outlives the registry."""
 
 import asyncio
-import os
-import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -11,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from athena import files
 from athena.router.source import Source, SourceError
 from athena.router.types import Backend, Snapshot
 
@@ -169,7 +168,7 @@ class Configuration:
     async def _write_newest(self, file: Path) -> None:
         while (newest := _known_only(self._snapshot)) != self._saved:
             try:
-                await asyncio.to_thread(_write, file, newest)
+                await asyncio.to_thread(files.replace, file, msgspec.json.encode(newest))
             except OSError as error:
                 log.warning("router_state_not_saved", file=str(file), error=str(error))
                 return
@@ -190,17 +189,3 @@ def _read(file: Path) -> Snapshot:
     except (OSError, msgspec.MsgspecError) as error:
         log.warning("router_state_not_read", file=str(file), error=str(error))
         return _EMPTY
-
-
-def _write(file: Path, snapshot: Snapshot) -> None:
-    """Replace the file in one step; only its owner can read it."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.encode(snapshot))
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
