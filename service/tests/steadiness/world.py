@@ -1,5 +1,6 @@
 """A proxy as an operator runs it, a process of its own, between a registry and engines that can be told to fail."""
 
+import asyncio
 import os
 import re
 import time
@@ -115,3 +116,11 @@ def within(seconds: float, condition: Callable[[], object]) -> float:
         assert time.monotonic() - began < seconds, f"what the test waits for did not come within {seconds} s"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for a condition and let the event loop go on meanwhile; fails where it does not come."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"what the test waits for did not come within {seconds} s"
+        await asyncio.sleep(0.01)
