@@ -1,4 +1,4 @@
-"""The proxy as a real server: uvicorn on uvloop and httptools, on a free port, in a thread of its own."""
+"""The proxy as a real server, on a free port, in a thread of its own."""
 
 import socket
 import time
@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from athena.proxy.app import create_app
-from athena.proxy.http import Limits
-from athena.settings import RouterSettings
+from athena.proxy.server.limits import Limits
+from athena.settings import ProxySettings
 from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Handler, Registry, StandIn, backend
-from tests.support.http_server import serving
+from tests.support.prompt_server import serving_prompts
 
 TOKEN = "a-token-of-these-tests"
 
@@ -30,11 +30,11 @@ def running_proxy(
     admin_url: str, ollama_url: str, *, token: str | None = TOKEN, limits: Limits | None = None
 ) -> Iterator[str]:
     """Run a proxy with these neighbours; gives its address."""
-    settings = RouterSettings.model_validate(
+    settings = ProxySettings.model_validate(
         {"admin_api_url": admin_url, "admin_api_token": token, "ollama_url": ollama_url}
     )
-    with serving(create_app(settings, limits=limits)) as url:
-        yield url
+    with serving_prompts(create_app(settings), limits or Limits()) as server:
+        yield server.url
 
 
 def wait_for_configuration(url: str) -> str:

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from athena.proxy.http import Limits
+from athena.proxy.server.limits import Limits
 from tests.proxy.conftest import Run, StartProxy
 from tests.proxy.engines import openai_engine
 from tests.proxy.standin import Heard, backend

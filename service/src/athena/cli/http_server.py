@@ -1,4 +1,4 @@
-"""The HTTP server of every role: uvicorn on uvloop and httptools, on a socket that is already bound."""
+"""The HTTP server of the Admin API and the orchestrator: uvicorn, on a socket that is already bound."""
 
 import socket
 from typing import Any

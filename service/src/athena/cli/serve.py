@@ -13,6 +13,9 @@ from athena.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
+
+    from athena.settings import ProxySettings
 
 
 class Role(StrEnum):
@@ -42,16 +45,41 @@ def serve(
     from athena.settings import LogSettings
 
     level = load(LogSettings).log_level
-    make = _application(role)
+    run = _runner(role)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
-
-    from athena.cli import http_server
-
     logs.configure(role.value, level)
-    http_server.run(make(), listener, grace=grace)
+    run(listener, grace)
 
 
-def _application(role: Role) -> "Callable[[], Any]":
+def _runner(role: Role) -> "Callable[[socket.socket, int], None]":
+    """Read the role's settings, and return what serves its application on a socket, with a time to end in."""
+    from athena import settings
+
+    if role is Role.PROXY:
+        return _proxy(load(settings.ProxySettings))
+    make = _application(role)
+
+    def run(listener: socket.socket, grace: int) -> None:
+        from athena.cli import http_server
+
+        http_server.run(make(), listener, grace=grace)
+
+    return run
+
+
+def _proxy(settings: "ProxySettings") -> "Callable[[socket.socket, int], None]":
+    from athena.proxy.app import create_app
+    from athena.proxy.server.limits import Limits, raise_file_limit
+    from athena.proxy.server.run import run
+
+    def serve_proxy(listener: socket.socket, grace: int) -> None:
+        raise_file_limit()
+        run(create_app(settings), [listener], Limits(), grace=grace)
+
+    return serve_proxy
+
+
+def _application(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[], Any]":
     """Read the role's settings, and return what makes its application."""
     from athena import settings
 
@@ -61,11 +89,6 @@ def _application(role: Role) -> "Callable[[], Any]":
             from athena.admin.app import create_app as create_admin
 
             return lambda: create_admin(admin)
-        case Role.PROXY:
-            proxy = load(settings.RouterSettings)
-            from athena.proxy.app import create_app as create_proxy
-
-            return lambda: create_proxy(proxy)
         case Role.ORCHESTRATOR:
             orchestrator = load(settings.OrchestratorSettings)
             from athena.orchestrator.app import create_app as create_orchestrator

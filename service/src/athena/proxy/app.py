@@ -1,39 +1,38 @@
-"""The model proxy: what any LLM client already speaks, OpenAI's API and Ollama's, in front of the router.
-
-A bare ASGI application: between a request and its reply stands no framework.
-"""
+"""The model proxy: what any LLM client already speaks, OpenAI's API and Ollama's, in front of the router."""
 
 import gc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any, Self
 
 import msgspec
 import structlog
 
+from athena.errors import AthenaError
 from athena.observability.metrics import CONTENT_TYPE, ProxyMetrics
+from athena.proxy.callers import Callers
 from athena.proxy.forward import Forwarder
 from athena.proxy.health import health
 from athena.proxy.http import (
     TEXT,
     Answer,
     InternalError,
-    Limits,
-    Receive,
-    Scope,
-    Send,
     dialect_of,
     error_answer,
+    fields,
     json_answer,
     method_not_allowed,
     not_found,
-    request_id,
-    send_answer,
+    show,
 )
+from athena.proxy.keys import Keys
 from athena.proxy.models import Models
+from athena.proxy.server.exchange import Exchange
 from athena.router.services import RouterServices
 from athena.router.types import Dialect, Operation
-from athena.settings import RouterSettings
+from athena.settings import ProxySettings
 
 log = structlog.get_logger()
 
@@ -53,52 +52,49 @@ _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
 
 
 class Proxy:
-    """The application. It serves from the ASGI lifespan's start-up to its shutdown."""
+    """The application: an async context manager that serves while it is entered."""
 
-    def __init__(self, settings: RouterSettings, limits: Limits) -> None:
+    def __init__(self, settings: ProxySettings) -> None:
         self._settings = settings
-        self._limits = limits
         self._metrics = ProxyMetrics()
-        self._forwarder: Forwarder | None = None
-        self._models: Models | None = None
+        self._stack = AsyncExitStack()
+        self._forwarder: Forwarder
+        self._models: Models
+        self._callers: Callers
         self._pages: Mapping[str, Page] = {}
+        self._constant: Mapping[str, Answer] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] == "http":
-            prompt = _PROMPTS.get(scope["path"])
-            if prompt is not None and scope["method"] == "POST" and self._forwarder is not None:
-                await self._forwarder.serve(*prompt, scope, receive, send)
-            else:
-                await self._show(scope, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+    async def __aenter__(self) -> Self:
+        """Make the parts; raises what a neighbour or a file that they cannot do without is at fault of."""
+        keys_file = self._settings.proxy_api_keys_file
+        self._callers = Callers(Keys(keys_file) if keys_file is not None else None)
+        services = await self._stack.enter_async_context(RouterServices(self._settings))
+        self._start(services)
+        self._stack.callback(_tune_collector())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        """Answer one request: a prompt or a page that takes a while in a task, any other at once."""
+        path, method = exchange.path, exchange.method
+        prompt = _PROMPTS.get(path)
+        if prompt is not None and method == "POST":
+            return self._forwarder.serve(*prompt, exchange)
+        constant = self._constant.get(path)
+        if constant is not None and method in _READ:
+            show(exchange, constant)
+            return None
+        return self._show(exchange)
+
+    def refuse(self, exchange: Exchange, error: AthenaError) -> None:
+        """Answer with an error of the server's, in the dialect of the path."""
+        prompt = _PROMPTS.get(exchange.path)
+        if prompt is not None and exchange.method == "POST":
+            self._forwarder.refuse(*prompt, exchange, error)
         else:
-            await send({"type": "websocket.close", "code": 1000, "reason": "There are no web sockets here."})
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            services = RouterServices(self._settings)
-            await services.__aenter__()
-        except Exception as error:
-            log.exception("startup_failed")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        thresholds = gc.get_threshold()
-        try:
-            self._start(services)
-            # What lives as long as the process need not be looked at again and again: 5 to 10 % of the time otherwise.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 20)
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        finally:
-            gc.set_threshold(*thresholds)
-            gc.unfreeze()
-            await services.__aexit__(None, None, None)
-        await send({"type": "lifespan.shutdown.complete"})
+            show(exchange, error_answer(dialect_of(exchange.path), error))
 
     def _start(self, services: RouterServices) -> None:
         configuration = services.configuration
@@ -114,61 +110,71 @@ class Proxy:
             lambda: configuration.reachable,
         )
         self._models = models
-        self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._limits)
-        description = Answer(body=_description())
-        alive = json_answer({"status": "alive"})
-        running = Answer(body=b"Athena is running", content_type=TEXT)
-        ollama_version = json_answer({"version": OLLAMA_API_VERSION})
+        self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers)
+        self._constant = {
+            "/": Answer(body=b"Athena is running", fields=fields(TEXT)),
+            "/api/version": json_answer({"version": OLLAMA_API_VERSION}),
+            "/livez": json_answer({"status": "alive"}),
+            "/openapi.json": Answer(body=_description()),
+        }
 
         async def metrics() -> Answer:
-            return Answer(body=self._metrics.exposition(), content_type=CONTENT_TYPE.encode())
+            return Answer(body=self._metrics.exposition(), fields=fields(CONTENT_TYPE.encode()))
 
         self._pages = {
-            "/": _constant(running),
             "/api/tags": models.tags,
-            "/api/version": _constant(ollama_version),
             "/health": lambda: health(configuration, models),
-            "/livez": _constant(alive),
             "/metrics": metrics,
-            "/openapi.json": _constant(description),
             "/v1/models": models.list,
         }
 
-    async def _show(self, scope: Scope, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
+    async def _show(self, exchange: Exchange) -> None:
+        path, method = exchange.path, exchange.method
         try:
-            answer = await self._page(path, method)
+            answer = await self._page(exchange)
+        except AthenaError as error:
+            answer = error_answer(dialect_of(path), error)
         except Exception:
             log.exception("unexpected_error", method=method, path=path)
-            error = InternalError("The proxy failed on this request; its log has the cause.")
-            answer = error_answer(dialect_of(path), error)
-        await send_answer(send, answer, ((b"x-request-id", request_id(scope)),))
+            failure = InternalError("The proxy failed on this request; its log has the cause.")
+            answer = error_answer(dialect_of(path), failure)
+        show(exchange, answer)
 
-    async def _page(self, path: str, method: str) -> Answer:
+    async def _page(self, exchange: Exchange) -> Answer:
+        path, method = exchange.path, exchange.method
         if path in _PROMPTS:
             return method_not_allowed(path, method, ("POST",))
         page = self._pages.get(path)
-        if page is None and not (path.startswith(_MODEL) and path != _MODEL):
+        one_model = path.startswith(_MODEL) and path != _MODEL
+        if page is None and not one_model and path not in self._constant:
             return not_found(path)
         if method not in _READ:
             return method_not_allowed(path, method, _READ)
-        if page is not None:
-            return await page()
-        if self._models is None:
-            return not_found(path)
-        return await self._models.show(path.removeprefix(_MODEL))
+        if path.startswith(("/v1/", "/api/")):
+            self._callers.identify(exchange)
+        return await page() if page is not None else await self._models.show(path.removeprefix(_MODEL))
 
 
-def create_app(settings: RouterSettings, *, limits: Limits | None = None) -> Proxy:
-    """Return the proxy as an ASGI application; its parts are made when the server starts it."""
-    return Proxy(settings, limits or Limits())
+def create_app(settings: ProxySettings) -> Proxy:
+    """Return the proxy; its parts are made when it is entered."""
+    return Proxy(settings)
 
 
-def _constant(answer: Answer) -> Page:
-    async def page() -> Answer:
-        return answer
+def _tune_collector() -> Callable[[], None]:
+    """Spare the garbage collector what lives as long as the process, and rare looks at the rest; returns the way back.
 
-    return page
+    Looking at all of it again and again takes 5 to 10 % of the time.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+    def undo() -> None:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+    return undo
 
 
 def _description() -> bytes:

@@ -69,12 +69,12 @@ class Models:
 
     async def tags(self) -> Answer:
         """Return the answer of /api/tags."""
-        return json_answer({"models": list((await self._listed()).values())}, headers=self._completeness())
+        return json_answer({"models": list((await self._listed()).values())}, *self._completeness())
 
     async def list(self) -> Answer:
         """Return the answer of /v1/models."""
         data = [_openai(name, model) for name, model in (await self._listed()).items()]
-        return json_answer({"object": "list", "data": data}, headers=self._completeness())
+        return json_answer({"object": "list", "data": data}, *self._completeness())
 
     async def show(self, name: str) -> Answer:
         """Return the answer of /v1/models/NAME."""
@@ -115,8 +115,8 @@ class Models:
             "details": _NO_DETAILS,
         }
 
-    def _completeness(self) -> tuple[tuple[bytes, bytes], ...]:
-        return () if self._configuration.snapshot.complete else ((b"x-athena-models", b"incomplete"),)
+    def _completeness(self) -> tuple[bytes, ...]:
+        return () if self._configuration.snapshot.complete else (b"x-athena-models: incomplete",)
 
 
 def _openai(name: str, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What callers may cost the server, and the number of files that it may have open."""
+
+import resource
+
+import msgspec
+
+_MOST_FILES = 1 << 20  # a hard limit may be "infinite"; macOS refuses that, and nobody needs it
+_MACOS_MOST_FILES = 10_240
+_DAY = 86_400.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one caller may cost: bytes, seconds and connections.
+
+    The time for a head runs from its first byte, the time for a body from the end of the head. `idle_seconds` is how
+    long a connection may stay open without a request, `unread_seconds` how long an answer may wait without the caller
+    taking any of it. `connections` is None for as many as the limit on open files allows.
+    """
+
+    head_bytes: int = 64 * 1024
+    headers: int = 100
+    head_seconds: float = 15.0
+    body_bytes: int = 32 * 1024 * 1024
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    unread_seconds: float = 60.0
+    connections: int | None = None
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to look for what is overdue: rarely, but often enough for the shortest of the limits."""
+        shortest = min(self.head_seconds, self.body_seconds, self.idle_seconds, self.unread_seconds, _DAY)
+        return min(0.5, max(0.02, shortest / 8))
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit on open files as far as the system lets this process; returns what holds then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    for limit in (wanted, _MACOS_MOST_FILES):
+        if soft != resource.RLIM_INFINITY and soft >= limit:
+            break
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (ValueError, OSError):
+            continue
+        break
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_for(open_files: int) -> int:
+    """Return how many callers may be connected: a quarter of the files is left for engines, logs and the registry."""
+    if open_files == resource.RLIM_INFINITY:
+        open_files = _MOST_FILES
+    return max(16, open_files * 3 // 4)

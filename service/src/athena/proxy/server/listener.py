@@ -1,0 +1,135 @@
+"""The server: it accepts, holds callers to their limits by one coarse clock, and ends gracefully."""
+
+import asyncio
+import resource
+import socket
+from collections import Counter
+from collections.abc import Iterable
+
+import structlog
+
+from athena.proxy.server.connection import Application, Connection
+from athena.proxy.server.errors import TooManyConnectionsError
+from athena.proxy.server.limits import Limits, connections_for
+from athena.proxy.server.watch import Watches
+
+BACKLOG = 2048
+_LINGER_SECONDS = 2.0  # for which what is still sent after a last answer is taken in
+_BREAK_OFF_SECONDS = 1.0  # for telling callers that their answers are broken off
+_MAY_MAKE_ROOM_SECONDS = 1.0  # a connection idle for longer gives way to a new one when all are taken
+log = structlog.get_logger()
+
+
+class Server:
+    """Serves an application on sockets that are bound already, in the running event loop.
+
+    `refused` counts by code what the server itself refused or broke off.
+    """
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self.application = application
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.refused: Counter[str] = Counter()
+        self.watches = Watches(
+            head=limits.head_seconds,
+            body=limits.body_seconds,
+            idle=limits.idle_seconds,
+            unread=limits.unread_seconds,
+            linger=_LINGER_SECONDS,
+        )
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = limits.connections if limits.connections is not None else connections_for(files)
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._look: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept callers."""
+        for listener in sockets:
+            self._listeners.append(
+                await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+            )
+        self._look = self.loop.call_later(self.limits.look_seconds, self._look_around)
+
+    async def stop(self, grace: float) -> None:
+        """Accept nobody any more, let the answers that have begun end within `grace` seconds, break off the rest."""
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.connections):
+            connection.end_if_idle()
+        try:
+            async with asyncio.timeout(grace):
+                await self._until_empty()
+        except TimeoutError:
+            log.warning("requests_broken_off", connections=len(self.connections))
+            await self._break_off()
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+
+    async def _break_off(self) -> None:
+        for connection in list(self.connections):
+            connection.break_off()
+        try:
+            async with asyncio.timeout(_BREAK_OFF_SECONDS):
+                await self._until_empty()
+        except TimeoutError:
+            self.end_now()
+            await self._until_empty()
+
+    def end_now(self) -> None:
+        """Break off everything at once."""
+        for connection in list(self.connections):
+            connection.end_now()
+
+    async def _until_empty(self) -> None:
+        while self.connections:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def opened(self, connection: Connection) -> None:
+        """Take in a new caller, or send it away when all places are taken."""
+        self.connections.add(connection)
+        if self.draining:
+            connection.close()
+        elif len(self.connections) > self._most and not self._make_room():
+            connection.refuse(TooManyConnectionsError(f"{self._most} callers are connected.", retry_after=1))
+        else:
+            self.watches.idle.since[connection] = self.loop.time()
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a caller."""
+        self.connections.discard(connection)
+        self.watches.forget(connection)
+        if not self.connections:
+            self._emptied.set()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for the longest, if for long enough; say whether there was one."""
+        for connection, since in self.watches.idle.since.items():
+            if self.loop.time() - since < _MAY_MAKE_ROOM_SECONDS:
+                break
+            self.watches.idle.drop(connection)
+            connection.close()
+            return True
+        return False
+
+    def _look_around(self) -> None:
+        now = self.loop.time()
+        self._look = self.loop.call_later(self.limits.look_seconds, self._look_around)
+        watches = self.watches
+        for connection in watches.idle.overdue(now):
+            connection.close()
+        for connection in watches.head.overdue(now):
+            connection.head_overdue()
+        for connection in watches.body.overdue(now):
+            connection.body_overdue()
+        for connection in watches.unread.overdue(now):
+            if connection.unread_overdue():
+                self.refused["unread"] += 1
+        for connection in watches.linger.overdue(now):
+            connection.transport.abort()
