@@ -6,8 +6,8 @@ from random import Random
 
 import structlog
 
+from athena.observability.requests import RequestLog
 from athena.router.call import Call
-from athena.router.upstream_reply import UpstreamReply
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.figures import Figures
@@ -16,6 +16,7 @@ from athena.router.reply import Attempt, OpenReply
 from athena.router.snapshot import Configuration
 from athena.router.types import BackendType, Target
 from athena.router.upstream import UpstreamClient
+from athena.router.upstream_reply import UpstreamReply
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ class Dispatcher:
         figures: Figures,
         ollama_url: str,
         random: Random,
+        request_log: RequestLog,
     ) -> None:
         self._configuration = configuration
         self._upstream = upstream
@@ -42,6 +44,7 @@ class Dispatcher:
         self._figures = figures
         self._ollama_url = ollama_url
         self._random = random
+        self._request_log = request_log
 
     async def open(self, call: Call) -> OpenReply:
         """Return the first reply of the route that has shown its first token, or is whole if no stream is wanted.
@@ -68,8 +71,8 @@ class Dispatcher:
         engine = self._engines[target.engine]
         backend = target.backend
         rendered = engine.render(call, backend)
-        log.info("routing_llm_request", model=call.model, backend_type=target.engine, endpoint=target.endpoint_url)
-        attempt = Attempt(call.model, target, self._figures)
+        self._request_log.routing(call, target)
+        attempt = Attempt(call, target, self._figures, self._request_log)
         try:
             upstream = await self._upstream.open(
                 target.endpoint_url + rendered.path, rendered.body, within=backend.timeout_seconds
@@ -98,6 +101,7 @@ class Dispatcher:
             model=call.model,
             backend_type=target.engine,
             endpoint=target.endpoint_url,
+            request_id=call.request_id,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 import structlog
 
+from athena.observability.requests import RequestLog
 from athena.router.call import Call
 from athena.router.dialects import ReplyEncoder, StreamReader, StreamWatch, codec
 from athena.router.dialects.lines import WholeLines
@@ -22,12 +23,15 @@ log = structlog.get_logger()
 class Attempt:
     """One try at one target: its clock, and where its outcome goes. It is settled once, or never if it is cancelled."""
 
-    def __init__(self, model: str, target: Target, figures: Figures) -> None:
+    __slots__ = ("_call", "_figures", "_first_token", "_log", "_started", "seconds", "target", "tokens_per_second")
+
+    def __init__(self, call: Call, target: Target, figures: Figures, request_log: RequestLog) -> None:
         self.target = target
         self.seconds = 0.0
         self.tokens_per_second = 0.0
-        self._model = model
+        self._call = call
         self._figures = figures
+        self._log = request_log
         self._started = time.monotonic()
         self._first_token: float | None = None
 
@@ -51,14 +55,7 @@ class Attempt:
                 completion_tokens=tokens,
                 completion_seconds=writing,
             )
-        log.info(
-            "llm_request_completed",
-            model=self._model,
-            backend_type=target.engine,
-            duration=round(self.seconds, 4),
-            endpoint=target.endpoint_url,
-            completion_tokens=usage.completion_tokens if usage is not None else None,
-        )
+        self._log.completed(self._call, target, self.seconds, usage.completion_tokens if usage is not None else None)
 
     def failed(self) -> None:
         """Count a reply that did not come, or broke off."""

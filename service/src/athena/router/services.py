@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Self
 
+from athena.observability import logs
 from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
@@ -52,6 +53,7 @@ class RouterServices:
             figures=self.figures,
             ollama_url=settings.ollama_url,
             random=Random(),  # noqa: S311 - it spreads requests, nothing secret
+            request_log=logs.request_log(),
         )
         await self._stack.enter_async_context(self.figures)
         await self._stack.enter_async_context(self.configuration)
