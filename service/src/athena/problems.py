@@ -61,11 +61,15 @@ async def _athena_error(_: Request, error: AthenaError) -> JSONResponse:
     return respond(error.problem(), headers)
 
 
+def _fault(fault: dict[str, Any]) -> dict[str, str]:
+    place = fault["loc"]
+    if fault["type"] == "json_invalid":  # the place is how many characters were understood
+        return {"field": str(place[0]), "detail": f"not JSON from character {place[1]} on: {fault['ctx']['error']}"}
+    return {"field": ".".join(str(part) for part in place[1:]) or str(place[0]), "detail": fault["msg"]}
+
+
 async def _validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-    faults = [
-        {"field": ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]), "detail": fault["msg"]}
-        for fault in error.errors()
-    ]
+    faults = [_fault(fault) for fault in error.errors()]
     return respond(
         {
             "type": "urn:athena:problem:invalid_input",

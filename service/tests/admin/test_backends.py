@@ -329,6 +329,13 @@ def test_a_body_that_is_no_object_is_refused(admin_api: AdminApi, body: bytes) -
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(("body", "place"), [(b"{", 1), (b'{"model_name": x}', 15)])
+def test_a_body_that_is_no_json_is_named_with_the_place(admin_api: AdminApi, body: bytes, place: int) -> None:
+    answer = admin_api.client.post("/api/llm-backends", content=body, headers={"content-type": "application/json"})
+    assert faults(answer) == {"body"}
+    assert answer.json()["detail"].startswith(f"body: not JSON from character {place} on: ")
+
+
 def test_a_field_name_that_is_no_text_is_refused(admin_api: AdminApi) -> None:
     answer = admin_api.client.post(
         "/api/llm-backends", content=b'{"\\ud800": 1}', headers={"content-type": "application/json"}

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import httpx
 import psycopg
@@ -45,6 +46,34 @@ def test_without_a_token_nothing_of_the_registry_is_to_be_had(admin_api: AdminAp
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+@pytest.mark.parametrize("body", [b"{", b'{"model_name": 1}', b"[" * 100_000])
+def test_the_body_of_a_caller_who_may_not_send_it_is_not_looked_at(
+    admin_api: AdminApi, token: str | None, body: bytes
+) -> None:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    for method, path in (("POST", "/api/llm-backends"), ("POST", "/api/llm-backends/figures")):
+        assert httpx.request(method, admin_api.base_url + path, content=body, headers=headers).status_code == 401
+
+
+def test_a_caller_without_a_token_is_refused_before_the_body_has_arrived(admin_api: AdminApi) -> None:
+    url = httpx.URL(admin_api.base_url)
+    with socket.create_connection((url.host, url.port or 80), timeout=5) as connection:
+        connection.sendall(
+            b"POST /api/llm-backends HTTP/1.1\r\nHost: admin\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000000000\r\n\r\n{"
+        )
+        assert connection.recv(64).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_token_of_too_small_a_scope_is_told_so_before_the_body_is_looked_at(admin_api: AdminApi) -> None:
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {make_token(admin_api, 'router', Scope.SERVICE)}",
+    }
+    assert httpx.post(f"{admin_api.base_url}/api/llm-backends", content=b"{", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("token", ["wrong", "the-static-token-of-these-test", "a.b.c", "tökén"])

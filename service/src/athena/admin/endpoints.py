@@ -22,7 +22,7 @@ from athena.admin.schemas import (
     ModelRoute,
     Version,
 )
-from athena.auth.bearer import Identity, require
+from athena.auth.bearer import Identity, TokenFirst, require
 from athena.auth.tokens import Scope
 from athena.db import audit
 from athena.db.models import LlmBackend
@@ -51,7 +51,7 @@ Admin = Annotated[Identity, Depends(require(Scope.ADMIN))]
 Service = Annotated[Identity, Depends(require(Scope.SERVICE))]
 BackendId = Annotated[int, Path(ge=1, le=INTEGER_MAX)]
 
-router = APIRouter(prefix="/api", tags=["registry"], responses=responses(422, 503))
+router = APIRouter(prefix="/api", tags=["registry"], route_class=TokenFirst, responses=responses(422, 503))
 TOKEN = responses(401, 403)
 
 

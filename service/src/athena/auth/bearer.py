@@ -1,10 +1,11 @@
 """Who is calling: the bearer token of a request, and how far it reaches."""
 
 import hmac
-from collections.abc import Awaitable, Callable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from athena.auth.tokens import Scope, verify
@@ -48,21 +49,52 @@ class Authenticator:
         return Identity(user.name, scope)
 
 
-def require(scope: Scope) -> Callable[..., Awaitable[Identity]]:
-    """Return a FastAPI dependency that gives the caller's Identity, or answers 401 or 403.
+class Required:
+    """A FastAPI dependency that gives the caller's Identity, or answers 401 or 403.
 
     The application holds its Authenticator in `app.state.authenticator`.
     """
 
-    async def identity(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    async def __call__(
+        self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
     ) -> Identity:
+        """Return who is calling; of a request that `TokenFirst` let in, without a second look at the token."""
+        admitted: Identity | None = getattr(request.state, "identity", None)
+        return admitted if admitted is not None else await self._identify(request, credentials)
+
+    async def admit(self, request: Request) -> None:
+        """Look at the token before anything else of the request; raises UnauthorizedError or ForbiddenError."""
+        request.state.identity = await self._identify(request, await bearer(request))
+
+    async def _identify(self, request: Request, credentials: HTTPAuthorizationCredentials | None) -> Identity:
         if credentials is None:
             raise UnauthorizedError("a token is needed: Authorization: Bearer TOKEN")
         authenticator: Authenticator = request.app.state.authenticator
         caller = await authenticator.identify(credentials.credentials)
-        if not caller.scope.covers(scope):
-            raise ForbiddenError(f"this needs a token of the scope {scope}; this one has {caller.scope}")
+        if not caller.scope.covers(self._scope):
+            raise ForbiddenError(f"this needs a token of the scope {self._scope}; this one has {caller.scope}")
         return caller
 
-    return identity
+
+def require(scope: Scope) -> Required:
+    """Return the dependency for operations that need this scope."""
+    return Required(scope)
+
+
+class TokenFirst(APIRoute):
+    """A route that reads the body only of callers whose token holds; by itself FastAPI reads the body first."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what serves a request of this route."""
+        serve = super().get_route_handler()
+        required = [needed.call for needed in self.dependant.dependencies if isinstance(needed.call, Required)]
+
+        async def handler(request: Request) -> Response:
+            for needed in required:
+                await needed.admit(request)
+            return await serve(request)
+
+        return handler
