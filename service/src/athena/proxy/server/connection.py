@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
                 raise
         except httptools.HttpParserError as error:
             if not self._deaf:
-                self.refuse(BadRequestError(f"This is no HTTP request: {error}."))
+                self.refuse(BadRequestError(f"The request cannot be read as HTTP: {error}."))
         else:
             if self._phase is not _BETWEEN:
                 self._await_rest(len(data))

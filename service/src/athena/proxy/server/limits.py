@@ -14,7 +14,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     The time for a head runs from its first byte, the time for a body from the end of the head. `idle_seconds` is how
     long a connection may stay open without a request, `unread_seconds` how long an answer may wait without the caller
-    taking any of it. `connections` is None for as many as the limit on open files allows.
+    taking any of it. `connections` is None for as many as the limit on open files allows; when all are taken, one that
+    has been idle for `way_after_seconds` gives way to a new one.
     """
 
     head_bytes: int = 64 * 1024
@@ -25,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_seconds: float = 75.0
     unread_seconds: float = 60.0
     connections: int | None = None
+    way_after_seconds: float = 1.0
 
     @property
     def look_seconds(self) -> float:

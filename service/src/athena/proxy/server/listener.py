@@ -16,7 +16,6 @@ from athena.proxy.server.watch import Watches
 BACKLOG = 2048
 _LINGER_SECONDS = 2.0  # for which what is still sent after a last answer is taken in
 _BREAK_OFF_SECONDS = 1.0  # for telling callers that their answers are broken off
-_MAY_MAKE_ROOM_SECONDS = 1.0  # a connection idle for longer gives way to a new one when all are taken
 log = structlog.get_logger()
 
 
@@ -111,7 +110,7 @@ class Server:
     def _make_room(self) -> bool:
         """Close the connection that has been idle for the longest, if for long enough; say whether there was one."""
         for connection, since in self.watches.idle.since.items():
-            if self.loop.time() - since < _MAY_MAKE_ROOM_SECONDS:
+            if self.loop.time() - since < self.limits.way_after_seconds:
                 break
             self.watches.idle.drop(connection)
             connection.close()
