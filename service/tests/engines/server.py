@@ -85,10 +85,38 @@ class EngineServer:
         self._process.wait()
         self._process = None
 
+    def freeze(self) -> None:
+        """Stop the engine as SIGSTOP does: the kernel goes on accepting connections, but nothing is generated."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the engine go on."""
+        self._signal(signal.SIGCONT)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the engine and its children have used so far."""
+        if self._process is None:
+            raise RuntimeError("the engine is down")
+        group = str(os.getpgid(self._process.pid))
+        used = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+            if fields[2] == group:
+                used += int(fields[11]) + int(fields[12])
+        return used / os.sysconf("SC_CLK_TCK")
+
     def restart(self) -> None:
         """Kill the engine if it is up, and start it again on the same port."""
         self.kill()
         self.start()
+
+    def _signal(self, number: int) -> None:
+        if self._process is None:
+            raise RuntimeError("the engine is down")
+        os.killpg(self._process.pid, number)
 
     def _wait(self, attempt: Callable[[], object]) -> None:
         deadline = time.monotonic() + READY_WITHIN_SECONDS
