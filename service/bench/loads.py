@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.machine import cpu_seconds, memory
@@ -50,13 +50,11 @@ class Load:
     ratio: str | None = None
     only_once: bool = False
     may_fail: bool = False
+    short: Prompts = field(default_factory=lambda: Prompts(seconds=1))
 
     def quick(self) -> "Load":
         """Return the same load, shorter."""
-        prompts = self.prompts
-        if prompts.requests:
-            return replace(self, prompts=replace(prompts, requests=max(1, prompts.requests // 4)))
-        return replace(self, prompts=replace(prompts, seconds=min(prompts.seconds, 1.0)))
+        return replace(self, prompts=self.short)
 
 
 class WrongAnswersError(Exception):
@@ -135,31 +133,37 @@ _MEMORY = Column("memory", "MB")
 _ADDED = (Column("added_p50", "added p50 ms", 3), Column("added_p99", "added p99 ms", 3))
 _TIMES = (Column("p50", "p50 ms", 3), Column("p99", "p99 ms", 3))
 _CHUNKS = (Column("rate", "chunks/s"), Column("ratio", "of nginx", 3), Column("cpu", "CPU µs/chunk", 1), _MEMORY)
-_FAST = Prompts(tokens=100)
+_FAST, _BRIEF = Prompts(tokens=100), Prompts(tokens=100, seconds=1)
 
 ALL = (
     Load(
         "whole", "1 KB prompt, whole JSON reply, 64 connections", Prompts(), _whole,
         (Column("rate", "requests/s"), Column("ratio", "of nginx", 3), _CPU, *_TIMES, _MEMORY), ratio="rate",
     ),
-    Load("single", "the same on one connection", Prompts(connections=1), _whole, (*_TIMES, *_ADDED, _CPU)),
-    Load("stream", "streams of 100 chunks as fast as possible, 64 at once", _FAST, _stream, _CHUNKS, ratio="rate"),
+    Load(
+        "single", "the same on one connection", Prompts(connections=1), _whole, (*_TIMES, *_ADDED, _CPU),
+        short=Prompts(connections=1, seconds=1),
+    ),
+    Load(
+        "stream", "streams of 100 chunks as fast as possible, 64 at once", _FAST, _stream, _CHUNKS, ratio="rate",
+        short=_BRIEF,
+    ),
     Load(
         "first", "first chunk of a stream, one at a time", Prompts(tokens=3, connections=1), _first,
-        (*_TIMES, *_ADDED), pace_us=1000,
+        (*_TIMES, *_ADDED), pace_us=1000, short=Prompts(tokens=3, connections=1, seconds=1),
     ),
     Load(
         "paced", "500 open streams of 20 chunks a second: delay of a chunk",
         Prompts(tokens=200, connections=500, requests=500, ramp=1.0, seconds=60), _delay,
         (*_TIMES, *_ADDED, Column("cpu", "CPU µs/chunk", 1), _MEMORY, Column("growth", "growth MB", 1)), pace_us=50000,
-        only_once=True,
+        only_once=True, short=Prompts(tokens=40, connections=500, requests=500, ramp=1.0, seconds=60),
     ),
-    Load("ollama", "Ollama's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="ollama", ratio="rate"),
-    Load("mlx", "MLX's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="mlx", ratio="rate"),
+    Load("ollama", "Ollama's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="ollama", short=_BRIEF),
+    Load("mlx", "MLX's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="mlx", short=_BRIEF),
     Load(
         "hang", "one of two engines accepts and never answers: 2,000 prompts, 200 a second",
         Prompts(rate=200, requests=2000, seconds=60), _whole,
         (Column("sent", "prompts"), Column("lost", "lost"), Column("max", "longest ms"), Column("met", "met the hung")),
-        engines=2, only_once=True, may_fail=True,
+        engines=2, only_once=True, may_fail=True, short=Prompts(rate=200, requests=400, seconds=60),
     ),
 )  # fmt: skip

@@ -37,8 +37,6 @@ def main() -> None:
         "missing": missing,
         "loads": {},
     }
-    for name, why in missing.items():
-        print(f"not measured: {name}: {why}")
     for group in _by_engines(chosen):
         measured = _measure(program, group, [gateway for gateway, _ in found], options.passes, result["missing"])
         for load in group:
@@ -68,13 +66,19 @@ def _is_chosen(name: str, choice: str | None) -> bool:
 
 def _obtain(wanted: Sequence[Gateway]) -> tuple[list[tuple[Gateway, str]], dict[str, str]]:
     """Return the gateways that can be had, with their versions, and why the others cannot."""
-    found, missing = [], {}
+    found: list[tuple[Gateway, str]] = []
+    missing: dict[str, str] = {}
     for gateway in wanted:
         try:
             found.append((gateway, gateway.obtain()))
         except UnavailableError as reason:
-            missing[gateway.name] = str(reason)
+            _miss(missing, gateway.name, reason)
     return found, missing
+
+
+def _miss(missing: dict[str, str], name: str, reason: UnavailableError) -> None:
+    missing[name] = str(reason).strip().splitlines()[-1]
+    print(f"not measured: {name}: {reason}")
 
 
 def _by_engines(chosen: Sequence[Load]) -> list[list[Load]]:
@@ -111,7 +115,7 @@ def _measure(
                 target = Target(gateway.name, f"http://127.0.0.1:{port}{start.path}", start.headers, pid, engines)
                 _warm_up(program, target, folder)
             except UnavailableError as reason:
-                missing[gateway.name] = str(reason)
+                _miss(missing, gateway.name, reason)
                 continue
             targets.append(target)
         for load in group:

@@ -14,7 +14,7 @@ TIME_OUT_SECONDS = 5  # for an engine that does not answer, where a gateway can 
 
 @dataclass(frozen=True)
 class Start:
-    """How a configured gateway is started, and what its callers send besides the prompt. `within`: seconds to start in."""
+    """How a configured gateway is started, and what its callers send besides the prompt; `within` so many seconds."""
 
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What only forwards, and knows nothing of models: nginx and HAProxy, the measure of all, and the obvious build in Python."""
+"""What only forwards and knows nothing of models: nginx and HAProxy, the measure of all, and the obvious Python."""
 
 import re
 import shutil
@@ -89,6 +89,7 @@ defaults
   timeout client 60s
   timeout server {TIME_OUT_SECONDS}s
   http-reuse always
+  option http-no-delay
   option redispatch 1
   retries 3
   retry-on conn-failure empty-response response-timeout

@@ -11,6 +11,7 @@ from bench.traffic import MODEL, Engine
 
 REPOSITORY = Path(__file__).parents[3]
 _PEERS = CACHE / "peers"
+_KEY = "sk-8d1f0c6b2e7a49535d1f0c6b2e7a4953"
 
 
 class _Locked(Gateway):
@@ -77,7 +78,8 @@ class LiteLlm(_Locked):
         options = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         return Start(
             [str(_PEERS / "bin/litellm"), *options, "--telemetry", "False"],
-            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
+            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": _KEY},
+            [f"authorization: Bearer {_KEY}"],
             within=120,
         )
 
@@ -88,16 +90,22 @@ class Portkey(Gateway):
     name = "Portkey"
     _version = "1.15.2"
     _folder = CACHE / f"portkey-{_version}"
+    # With later ones of Hono's server, which its own range admits, every stream is answered 500.
+    _package = (
+        f'{{"dependencies": {{"@portkey-ai/gateway": "{_version}"}}, "overrides": {{"@hono/node-server": "1.13.8"}}}}'
+    )
 
     def obtain(self) -> str:
         """Install it with npm."""
-        if not (self._folder / "complete").exists():
+        complete = self._folder / "complete"
+        if not complete.exists() or complete.read_text(encoding="utf-8") != self._package:
             if not (shutil.which("npm") and shutil.which("node")):
                 raise UnavailableError("Node and npm are missing (Debian packages nodejs, npm)")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            package = f"@portkey-ai/gateway@{self._version}"
-            output("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", self._folder, package)
-            (self._folder / "complete").touch()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            (self._folder / "package.json").write_text(self._package, encoding="utf-8")
+            output("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", self._folder)
+            complete.write_text(self._package, encoding="utf-8")
         return self._version
 
     def start(self, engines: Sequence[Engine], port: int, folder: Path) -> Start:
