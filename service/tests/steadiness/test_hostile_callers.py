@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -114,9 +114,7 @@ async def test_a_body_without_end_is_refused(stage: Stage, declared: bool) -> No
             writer.write(head(10**12))
             piece = b"y" * 65536
         else:
-            writer.write(
-                b"POST " + OPENAI_CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-            )
+            writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
             piece = b"10000\r\n" + b"y" * 65536 + b"\r\n"
         sent = asyncio.create_task(_without_end(writer, piece))
         answer = await stage.says(reader)
@@ -143,13 +141,12 @@ async def _without_end(writer: asyncio.StreamWriter, piece: bytes) -> None:
         b"",
         b"what?",
         b'{"model": "m", "messages": [',
-        b'{"model": "m", "prompt": "\xff\xfe"}',
         b"[]",
         b"[" * 1_000_000,
         b'{"model": "m", "prompt": "x", "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"model": "m", "prompt": "x", "messages": [], "more": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}",
     ],
-    ids=["empty", "no JSON", "half", "no UTF-8", "no object", "open brackets", "deep list", "deep object"],
+    ids=["empty", "no JSON", "half", "no object", "open brackets", "deep list", "deep object"],
 )
 async def test_what_is_no_request_is_a_400_in_the_callers_dialect(stage: Stage, path: str, body: bytes) -> None:
     async with Caller(stage.proxy.url) as caller:
@@ -166,16 +163,23 @@ async def test_what_is_no_http_is_refused(stage: Stage) -> None:
     await stage.serves_others()
 
 
-async def test_ten_thousand_idle_connections_cost_the_others_nothing(stage: Stage) -> None:
-    before = stage.proxy.descriptors()
-    command = [sys.executable, "-c", _IDLE, str(stage.address[1]), str(CROWD)]
+@contextmanager
+def _crowd(port: int) -> Iterator[None]:
+    """Keep idle connections open from another process."""
+    command = [sys.executable, "-c", _IDLE, str(port), str(CROWD)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:
         assert crowd.stdout is not None
-        assert await asyncio.to_thread(crowd.stdout.readline) == b"open\n"
+        assert crowd.stdout.readline() == b"open\n"
+        yield
+        crowd.kill()
+
+
+async def test_ten_thousand_idle_connections_cost_the_others_nothing(stage: Stage) -> None:
+    before = stage.proxy.descriptors()
+    with _crowd(stage.address[1]):
         await until(lambda: stage.proxy.descriptors() - before >= CROWD)
         await stage.serves_others()
         assert stage.proxy.resident() < 300_000_000
-        crowd.kill()
     await until(lambda: stage.proxy.descriptors() <= before + 50)
 
 
