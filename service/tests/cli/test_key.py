@@ -25,5 +25,5 @@ def test_a_wrong_name_and_a_wrong_file_are_one_line(tmp_path: Path) -> None:
     name, checked = athena("key", "create", "two words"), athena("key", "check", str(file))
     assert (name.returncode, checked.returncode) == (1, 1)
     assert name.stderr.startswith("error: a caller's name is ")
-    assert checked.stderr.startswith(f"error: {file}: line 1: ")
+    assert checked.stderr.startswith(f"error: the file of API keys {file} cannot be used: line 1: ")
     assert "in-the-clear" not in checked.stderr

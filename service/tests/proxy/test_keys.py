@@ -2,14 +2,21 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from athena.proxy import keys as keys_module
+from athena.proxy.app import create_app
 from athena.proxy.keys import Keys, KeysFileError, new_key, parse, read
+from athena.proxy.server.limits import Limits
 from athena.settings import ProxySettings
+from tests.proxy.conftest import Run, closed_port
+from tests.proxy.engines import ollama_engine
+from tests.support.prompt_server import serving_prompts
 
 ALICE, ALICES_LINE = new_key("alice")
 BOB, BOBS_LINE = new_key("bob@example.org")
@@ -157,7 +164,7 @@ def test_a_new_file_that_does_not_hold_leaves_the_keys_from_before_and_is_logged
             clock.now += keys_module.CHECK_SECONDS
             assert keys.caller(bearer(ALICE), None) == "alice"
     assert [line["event"] for line in logs] == ["api_keys_not_loaded"]
-    assert logs[0]["error"].startswith(f"{file}: {complaint}")
+    assert logs[0]["error"].startswith(f"the file of API keys {file} cannot be used: {complaint}")
     file.write_text(BOBS_LINE)
     clock.now += keys_module.CHECK_SECONDS
     assert keys.caller(bearer(ALICE), None) is None
@@ -212,7 +219,7 @@ def test_what_is_no_file_of_keys_is_refused_at_the_start_with_its_name(tmp_path:
     ]:
         with pytest.raises(KeysFileError, match=complaint) as caught:
             Keys(path)
-        assert caught.value.detail.startswith(f"{path}: ")
+        assert caught.value.detail.startswith(f"the file of API keys {path} cannot be used: ")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
@@ -227,6 +234,44 @@ def test_new_keys_differ_and_a_name_that_cannot_stand_in_the_file_is_refused() -
     assert ALICE not in ALICES_LINE
     with pytest.raises(KeysFileError):
         new_key("two words")
+
+
+@pytest.fixture
+def guarded(file: Path, stack: ExitStack, stand_in: Run) -> str:
+    """The address of a proxy that asks for keys, in front of an Ollama."""
+    settings = ProxySettings.model_validate(
+        {
+            "admin_api_url": f"http://127.0.0.1:{closed_port()}",
+            "ollama_url": stand_in(ollama_engine).url,
+            "proxy_api_keys_file": file,
+        }
+    )
+    return stack.enter_context(serving_prompts(create_app(settings), Limits())).url
+
+
+GENERATE = {"model": "tiny:latest", "prompt": "Once", "stream": False}
+
+
+def test_only_with_a_key_a_prompt_is_answered_or_a_model_listed(guarded: str) -> None:
+    with httpx.Client(base_url=guarded, timeout=10) as http:
+        for path in ("/v1/chat/completions", "/v1/completions", "/api/chat", "/api/generate"):
+            refused = http.post(path, json=GENERATE)
+            assert refused.status_code == 401
+            error = refused.json()["error"]
+            message = error if path.startswith("/api/") else error["message"]
+            assert message.startswith("An API key is needed")
+            assert http.post(path, json=GENERATE, headers={"Authorization": "Bearer guess"}).status_code == 401
+        for headers in ({"Authorization": f"Bearer {ALICE}"}, {"x-api-key": BOB}):
+            answer = http.post("/api/generate", json=GENERATE, headers=headers)
+            assert answer.json()["response"] == "Hello there, caller."
+        for path in ("/v1/models", "/v1/models/tiny:latest", "/api/tags"):
+            assert http.get(path).status_code == 401
+            assert http.get(path, headers={"x-api-key": ALICE}).status_code == 200
+
+
+def test_pages_that_watch_over_the_proxy_need_no_key(guarded: str) -> None:
+    for path in ("/", "/health", "/livez", "/metrics", "/api/version", "/openapi.json"):
+        assert httpx.get(guarded + path).status_code == 200
 
 
 def test_without_the_setting_no_keys_are_asked_for() -> None:

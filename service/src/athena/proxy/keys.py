@@ -93,7 +93,7 @@ def read(file: Path) -> tuple[Key, ...]:
         fault = "it is not text in UTF-8"
     except KeysFileError as error:
         fault = error.detail
-    raise KeysFileError(f"{file}: {fault}")
+    raise KeysFileError(f"the file of API keys {file} cannot be used: {fault}")
 
 
 class Keys:
