@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,13 +44,13 @@ class Stage:
         self.address = (parts.hostname or "", parts.port or 0)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def connection(self) -> AsyncIterator["Raw"]:
         """Connect without a client's manners."""
-        reader, writer = await asyncio.open_connection(*self.address)
-        try:
-            yield reader, writer
-        finally:
-            writer.transport.abort()
+        with socket.create_connection(self.address) as connection:
+            connection.setblocking(False)
+            raw = Raw(connection)
+            yield raw
+            await raw.stop()
 
     async def serves_others(self) -> None:
         """Check that callers who behave get right answers, and soon."""
@@ -65,13 +66,46 @@ class Stage:
             assert answer.complete, answer
             assert answer.text == "".join(reply_to(f"{answer.path} {number % 6}"))
 
-    async def says(self, reader: asyncio.StreamReader) -> Answer:
-        """Return the answer to what was sent; after it the connection must end."""
-        caller = Caller(self.proxy.url)
+
+class Raw:
+    """A bare connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
+        self._sending: asyncio.Task[None] | None = None
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        await self._loop.sock_sendall(self._socket, data)
+
+    def send_without_end(self, piece: bytes, pause: float = 0.0) -> None:
+        """Send a piece again and again, until the proxy has had enough."""
+        self._sending = asyncio.create_task(self._repeat(piece, pause))
+
+    async def answer(self) -> Answer:
+        """Return the answer to what was sent; after it the connection must end, with a reset if it likes."""
+        heard = asyncio.StreamReader()
         async with asyncio.timeout(60):
-            answer = await caller.receive(reader, OPENAI_CHAT, stream=False)
-            assert await reader.read() == b""
+            with suppress(ConnectionError):
+                while data := await self._loop.sock_recv(self._socket, 65536):
+                    heard.feed_data(data)
+        heard.feed_eof()
+        answer = await Caller("http://unused").receive(heard, OPENAI_CHAT, stream=False)
+        assert await heard.read() == b""
         return answer
+
+    async def stop(self) -> None:
+        """Send no more."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def _repeat(self, piece: bytes, pause: float) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await self.send(piece)
+                await asyncio.sleep(pause)
 
 
 @pytest.fixture(scope="module")
@@ -86,52 +120,38 @@ def head(length: int | str = 0) -> bytes:
 
 
 async def test_a_header_without_end_is_refused(stage: Stage) -> None:
-    async with stage.connection() as (reader, writer):
-        writer.write(b"POST " + OPENAI_CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\nx-long: ")
-        sent = asyncio.create_task(_without_end(writer, b"y" * 65536))
-        answer = await stage.says(reader)
-        sent.cancel()
+    async with stage.connection() as raw:
+        await raw.send(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-long: ")
+        raw.send_without_end(b"y" * 65536)
+        answer = await raw.answer()
     assert answer.status == 431
     assert answer.error
     await stage.serves_others()
 
 
 async def test_headers_without_number_are_refused(stage: Stage) -> None:
-    async with stage.connection() as (reader, writer):
-        writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n")
-        sent = asyncio.create_task(_without_end(writer, b"x: y\r\n" * 1000))
-        answer = await stage.says(reader)
-        sent.cancel()
-    assert answer.status == 431
+    async with stage.connection() as raw:
+        await raw.send(b"GET /health HTTP/1.1\r\nhost: x\r\n")
+        raw.send_without_end(b"x: y\r\n" * 1000)
+        assert (await raw.answer()).status == 431
     await stage.serves_others()
 
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_without_end_is_refused(stage: Stage, declared: bool) -> None:
     before = stage.proxy.resident()
-    async with stage.connection() as (reader, writer):
+    async with stage.connection() as raw:
         if declared:
-            writer.write(head(10**12))
-            piece = b"y" * 65536
+            await raw.send(head(10**12))
+            raw.send_without_end(b"y" * 65536)
         else:
-            writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
-            piece = b"10000\r\n" + b"y" * 65536 + b"\r\n"
-        sent = asyncio.create_task(_without_end(writer, piece))
-        answer = await stage.says(reader)
-        sent.cancel()
+            await raw.send(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            raw.send_without_end(b"10000\r\n" + b"y" * 65536 + b"\r\n")
+        answer = await raw.answer()
     assert answer.status == 413
     assert answer.error
     assert stage.proxy.resident() - before < 3 * BODY_LIMIT
     await stage.serves_others()
-
-
-async def _without_end(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    try:
-        while True:
-            writer.write(piece)
-            await writer.drain()
-    except ConnectionError:
-        pass  # the proxy has had enough
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -157,9 +177,9 @@ async def test_what_is_no_request_is_a_400_in_the_callers_dialect(stage: Stage, 
 
 
 async def test_what_is_no_http_is_refused(stage: Stage) -> None:
-    async with stage.connection() as (reader, writer):
-        writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
-        assert (await stage.says(reader)).status == 400
+    async with stage.connection() as raw:
+        await raw.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
+        assert (await raw.answer()).status == 400
     await stage.serves_others()
 
 
@@ -177,7 +197,7 @@ def _crowd(port: int) -> Iterator[None]:
 async def test_ten_thousand_idle_connections_cost_the_others_nothing(stage: Stage) -> None:
     before = stage.proxy.descriptors()
     with _crowd(stage.address[1]):
-        await until(lambda: stage.proxy.descriptors() - before >= CROWD)
+        await until(lambda: stage.proxy.descriptors() > CROWD)
         await stage.serves_others()
         assert stage.proxy.resident() < 300_000_000
     await until(lambda: stage.proxy.descriptors() <= before + 50)
@@ -209,27 +229,13 @@ async def test_callers_that_never_read_their_streams_cost_no_memory(stage: Stage
 @pytest.mark.slow
 async def test_slow_senders_are_told_and_cut_off(stage: Stage) -> None:
     """A head and a body that come by the byte, and one of each that stop coming."""
-    async with (
-        stage.connection() as (head_reader, head_writer),
-        stage.connection() as (body_reader, body_writer),
-        stage.connection() as (stopped_reader, stopped_writer),
-    ):
-        head_writer.write(b"POST /v1/completions HTTP/1.1\r\nx: ")
-        body_writer.write(head(1000))
-        stopped_writer.write(head(1000) + b"{")
-        drops = [asyncio.create_task(_drop_by_drop(writer)) for writer in (head_writer, body_writer)]
+    async with stage.connection() as head_, stage.connection() as body, stage.connection() as stopped:
+        await head_.send(b"POST /v1/completions HTTP/1.1\r\nx: ")
+        head_.send_without_end(b"y", pause=0.2)
+        await body.send(head(1000))
+        body.send_without_end(b"y", pause=0.2)
+        await stopped.send(head(1000) + b"{")
         await stage.serves_others()
-        answers = await asyncio.gather(*(stage.says(reader) for reader in (head_reader, body_reader, stopped_reader)))
-        for drop in drops:
-            drop.cancel()
+        answers = await asyncio.gather(*(raw.answer() for raw in (head_, body, stopped)))
     assert [answer.status for answer in answers] == [408, 408, 408]
     await stage.serves_others()
-
-
-async def _drop_by_drop(writer: asyncio.StreamWriter) -> None:
-    try:
-        while True:
-            writer.write(b"y")
-            await asyncio.sleep(0.2)
-    except ConnectionError:
-        pass  # the proxy has had enough
