@@ -103,13 +103,30 @@ class Prompts:
 
 def send(program: Path, url: str, prompts: Prompts, headers: Sequence[str], folder: Path) -> Outcome:
     """Send prompts to a URL and return what came of them."""
+    command = _command(program, url, prompts, headers, folder)
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(result.stdout)
+    times = {name: Times(**found[f"{name}_ms"]) for name in ("latency", "first", "delay") if f"{name}_ms" in found}
+    return Outcome(found["sent"], found["answered"], found["seconds"], found["faults"], found.get("tokens", 0), **times)
+
+
+@contextmanager
+def sending(program: Path, url: str, prompts: Prompts, headers: Sequence[str], folder: Path) -> Iterator[None]:
+    """Send prompts to a URL meanwhile; the end waits for the last of them."""
+    process = subprocess.Popen(_command(program, url, prompts, headers, folder), stdout=subprocess.DEVNULL)
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+
+
+def _command(program: Path, url: str, prompts: Prompts, headers: Sequence[str], folder: Path) -> list[str]:
     message = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "stream": prompts.tokens > 0}
     body = folder / f"prompt-{int(prompts.tokens > 0)}.json"
     body.write_text(json.dumps(message, separators=(",", ":")), encoding="utf-8")
     options = {"url": url, "body": str(body), **vars(prompts)}
     command = [str(program), "load", *(f"-{name}={value}" for name, value in options.items())]
-    command += [f"-header={header}" for header in headers]
-    result = subprocess.run(pinned(LOAD_CORE, command), check=True, capture_output=True, text=True)
-    found = json.loads(result.stdout)
-    times = {name: Times(**found[f"{name}_ms"]) for name in ("latency", "first", "delay") if f"{name}_ms" in found}
-    return Outcome(found["sent"], found["answered"], found["seconds"], found["faults"], found.get("tokens", 0), **times)
+    return pinned(LOAD_CORE, [*command, *(f"-header={header}" for header in headers)])

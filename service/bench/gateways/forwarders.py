@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start, output
+from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start
 from bench.machine import CACHE, UnavailableError
+from bench.peers import output
 from bench.traffic import Engine
 
 

@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start, output
+from bench import peers
+from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start
 from bench.machine import CACHE, UnavailableError, free_port
+from bench.peers import output
 from bench.traffic import MODEL, Engine
 
-REPOSITORY = Path(__file__).parents[3]
-_PEERS = CACHE / "peers"
 _KEY = "sk-8d1f0c6b2e7a49535d1f0c6b2e7a4953"
 
 
@@ -21,10 +21,9 @@ class _Locked(Gateway):
 
     def obtain(self) -> str:
         """Make the environment and return the package's version in it."""
-        CACHE.mkdir(parents=True, exist_ok=True)
-        output(REPOSITORY / "bootstrap/venv", _PEERS, REPOSITORY / "locks/bench.txt")
+        peers.install()
         program = f"from importlib.metadata import version; print(version({self.package!r}))"
-        return output(_PEERS / "bin/python", "-c", program).strip()
+        return output(peers.FOLDER / "bin/python", "-c", program).strip()
 
 
 class _RustRouter(_Locked):
@@ -40,7 +39,7 @@ class _RustRouter(_Locked):
         if len(engines) > 1:  # it bounds the whole answer: with one engine long streams must not be cut
             options += ["--request-timeout-secs", str(TIME_OUT_SECONDS)]
         workers = ["--worker-urls", *(engine.url for engine in engines)]
-        return Start([str(_PEERS / "bin" / self.command[0]), *self.command[1:], *options, *workers], within=60)
+        return Start([str(peers.FOLDER / "bin" / self.command[0]), *self.command[1:], *options, *workers], within=60)
 
 
 class VllmRouter(_RustRouter):
@@ -77,7 +76,7 @@ class LiteLlm(_Locked):
         configuration.write_text(json.dumps({"model_list": deployments, "router_settings": settings}), encoding="utf-8")
         options = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         return Start(
-            [str(_PEERS / "bin/litellm"), *options, "--telemetry", "False"],
+            [str(peers.FOLDER / "bin/litellm"), *options, "--telemetry", "False"],
             {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": _KEY},
             [f"authorization: Bearer {_KEY}"],
             within=120,

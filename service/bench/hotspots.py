@@ -1,0 +1,136 @@
+"""Say where the proxy's time goes: by kind of code (perf), and by function of Python (py-spy).
+
+Both look at the running proxy from outside, many times a second, and slow it down little; neither stops it.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import peers
+from bench.gateways.athena import Athena
+from bench.machine import CACHE, GATEWAY_CORE, LOAD_CORE, UnavailableError, cpu_seconds, free_port, pinned, running
+from bench.traffic import Prompts, build, engine, send, sending
+
+SAVED = CACHE / "profile.json"
+LOADS = {"whole": ("openai", 0, "request"), "stream": ("openai", 100, "chunk"), "ollama": ("ollama", 100, "chunk")}
+_KINDS = {
+    r"\[kernel|vdso": "kernel: sockets, TCP, epoll",
+    r"libpython|python3": "Python's interpreter",
+    r"loop\.cpython": "uvloop",
+    r"parser\.cpython": "httptools",
+    r"_core\.cpython": "msgspec",
+    r"_asyncio": "asyncio's tasks",
+    r"libc\.so": "C library: memory",
+}
+_SAMPLES_A_SECOND = 499  # no divisor of what the proxy itself does by the clock
+_ROWS = 20
+
+
+def main() -> None:
+    """Profile the chosen loads, print the tables and save them."""
+    parser = argparse.ArgumentParser(prog="service/bench/profile", description=__doc__)
+    parser.add_argument("--load", default=",".join(LOADS), help="which loads (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=10, help="how long each is looked at")
+    parser.add_argument("--save", type=Path, default=SAVED, help="file for the figures (%(default)s)")
+    options = parser.parse_args()
+    try:
+        program = build()
+        peers.install()
+        result = {name: _profile(program, name, options.seconds) for name in options.load.split(",")}
+    except UnavailableError as reason:
+        raise SystemExit(str(reason)) from None
+    options.save.parent.mkdir(parents=True, exist_ok=True)
+    options.save.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nprofile: {options.save}")
+
+
+def _profile(program: Path, name: str, seconds: int) -> dict[str, Any]:
+    dialect, tokens, unit = LOADS[name]
+    prompts = Prompts(tokens=tokens, seconds=seconds)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        behind = stack.enter_context(engine(program, dialect))
+        port = free_port()
+        start = Athena().start([behind], port, folder)
+        pid = stack.enter_context(running(start.command, core=GATEWAY_CORE, port=port, env=start.env))
+        url = f"http://127.0.0.1:{port}{start.path}"
+        send(program, url, Prompts(tokens=tokens, seconds=1), start.headers, folder)
+        before = cpu_seconds(pid)
+        outcome = send(program, url, prompts, start.headers, folder)
+        cost = (cpu_seconds(pid) - before) / max(1, outcome.tokens or outcome.answered) * 1e6
+        longer = Prompts(tokens=tokens, seconds=seconds + 2)
+        samples = {}
+        for kind, look in (("kinds", _by_kind), ("functions", _by_function)):
+            with sending(program, url, longer, start.headers, folder):
+                samples[kind] = look(pid, seconds, folder)
+    result = {"unit": unit, "cpu": cost, **{kind: _shares(counts) for kind, counts in samples.items()}}
+    _print(name, result)
+    return result
+
+
+def _by_kind(pid: int, seconds: int, folder: Path) -> Counter[str]:
+    """Count samples of the processor by the library that it was in."""
+    data = folder / "perf.data"
+    record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(_SAMPLES_A_SECOND), "-o", str(data), "-p", str(pid)]
+    peers.output(*pinned(LOAD_CORE, [*record, "sleep", str(seconds)]))
+    report = peers.output("perf", "report", "-q", "-i", data, "--sort", "dso", "--stdio", "-F", "sample,dso", "-t", ";")
+    counts: Counter[str] = Counter()
+    for line in report.splitlines():
+        number, separator, library = line.partition(";")
+        if separator and number.strip().isdigit():
+            counts[_kind(library.strip())] += int(number)
+    return counts
+
+
+def _kind(library: str) -> str:
+    return next((kind for pattern, kind in _KINDS.items() if re.search(pattern, library)), f"other ({library})")
+
+
+def _by_function(pid: int, seconds: int, folder: Path) -> Counter[str]:
+    """Count samples of Python's stack by its innermost function; what is called in C counts for its caller."""
+    data = folder / "stacks"
+    rate = ["-r", str(_SAMPLES_A_SECOND // 2), "-d", str(seconds)]
+    record = [str(peers.FOLDER / "bin/py-spy"), "record", "--nonblocking", *rate, "-f", "raw", "-o", str(data)]
+    peers.output(*pinned(LOAD_CORE, [*record, "-p", str(pid)]))
+    counts: Counter[str] = Counter()
+    for line in data.read_text(encoding="utf-8").splitlines():
+        stack, _, number = line.rpartition(" ")
+        counts[_function(stack.rpartition(";")[2])] += int(number)
+    return counts
+
+
+def _function(frame: str) -> str:
+    """`Connection.send (athena/router/connection.py:60)` is `router.connection: Connection.send`."""
+    found = re.fullmatch(r"(\S+) \((\S+?)(?:\.py)?(?::\d+)?\)", frame)
+    if found is None:
+        return "elsewhere"
+    name, file = found.groups()
+    if file.startswith("asyncio/runners"):
+        return "the event loop itself (uvloop, kernel)"
+    return f"{file.removeprefix('athena/').replace('/', '.')}: {name}"
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    """Return each one's share, the largest first; the small ones together."""
+    total = max(1, counts.total())
+    most = counts.most_common(_ROWS)
+    rest = total - sum(count for _, count in most)
+    return {name: count / total for name, count in most} | ({"all others": rest / total} if rest > 0 else {})
+
+
+def _print(name: str, result: dict[str, Any]) -> None:
+    print(f"\n{name}: {result['cpu']:.1f} µs of the processor for each {result['unit']}")
+    for kind in ("kinds", "functions"):
+        print()
+        for what, share in result[kind].items():
+            print(f"{share:7.1%}{share * result['cpu']:8.1f} µs  {what}")
+
+
+if __name__ == "__main__":
+    main()
