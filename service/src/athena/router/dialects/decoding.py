@@ -63,6 +63,12 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
     """Return the model name, and whether a stream is wanted; see Codec.peek."""
     head = decode(_HEAD, body)
+    if not body.isascii():
+        # Text that routing does not look at has not been checked, and an engine may fail over it.
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise _rejected(error) from error
     return head.model, stream_default if head.stream is None else head.stream
 
 
