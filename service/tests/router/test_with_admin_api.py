@@ -1,5 +1,7 @@
 """The router with the real Admin API behind it."""
 
+from pathlib import Path
+
 from athena.router.services import RouterServices
 from athena.settings import RouterSettings
 from tests.router.standin import refused_url, until
@@ -34,6 +36,30 @@ async def test_a_change_in_the_admin_api_reaches_every_router_at_once(admin_api:
         for services in (with_token, without):
             routes = services.configuration
             await until(lambda routes=routes: not routes.snapshot.routes["org/phi3:mini"][0].enabled)  # type: ignore[misc]
+
+
+async def test_the_limits_of_a_backend_reach_every_router(admin_api: AdminApi) -> None:
+    limits = {"max_concurrency": 4, "max_queue": 0, "first_token_seconds": 20, "stall_seconds": 5}
+    admin_api.add("limited", **limits)
+    admin_api.add("unlimited")
+    for token in (True, False):
+        async with RouterServices(settings(admin_api, token=token)) as services:
+            (limited,) = await services.configuration.route("limited")
+            assert {name: getattr(limited, name) for name in limits} == limits
+            (unlimited,) = await services.configuration.route("unlimited")
+            assert {getattr(unlimited, name) for name in limits} == {None}
+
+
+async def test_figures_that_waited_for_the_admin_api_over_a_restart_count_once(
+    admin_api: AdminApi, tmp_path: Path
+) -> None:
+    row = admin_api.add("m")
+    there = settings(admin_api, token=True).model_copy(update={"router_state_file": tmp_path / "router.json"})
+    away = there.model_copy(update={"admin_api_url": refused_url()})
+    for place in (away, away, there, there):
+        async with RouterServices(place) as services:
+            services.figures.record(row["id"], error=False, seconds=0.5, completion_tokens=1, completion_seconds=0.1)
+    assert admin_api.client.get(f"/api/llm-backends/{row['id']}").json()["total_requests"] == 4
 
 
 async def test_figures_appear_in_the_registry(admin_api: AdminApi) -> None:
