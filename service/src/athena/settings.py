@@ -56,18 +56,23 @@ class RouterSettings(ClientSettings):
     """What every process that routes prompts needs.
 
     `ollama_url` is the default backend of a model that has none; `router_state_file` keeps the last known configuration
-    across restarts (none: in memory only).
+    across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for a backend that is
+    at work for others.
     """
 
     ollama_url: Url = "http://localhost:11434"
     router_state_file: Path | None = None
+    queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 
 class ProxySettings(RouterSettings):
-    """What the model proxy needs besides: a file of its callers' API keys (none: nobody needs one)."""
+    """What the model proxy needs besides: a file of its callers' API keys (none: nobody needs one), and how many
+    processes share its port.
+    """
 
     proxy_api_keys_file: Path | None = None
+    proxy_workers: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class OrchestratorSettings(RouterSettings):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from athena.errors import AthenaError
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.limits import Limits
+from athena.proxy.server.listener import Server
 from tests.support.prompt_server import Serving, serving_prompts
 
 TEXT = b"content-type: text/plain\r\n"
@@ -31,6 +32,9 @@ class Plain:
 
     async def __aexit__(self, *_: object) -> None:
         return None
+
+    def served_by(self, server: Server) -> None:
+        self.server = server
 
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         self.served.append(exchange)

@@ -153,7 +153,7 @@ def test_a_caller_that_leaves_or_half_leaves_ends_the_work_for_it(served: Served
     with Line(serving.port, get("/wait")) as line:
         until(lambda: application.served)
         leave(line)
-        until(lambda: application.cancelled == ["cancelled"])
+        until(lambda: application.cancelled == ["left"])
         until(lambda: not serving.server.connections)
 
 

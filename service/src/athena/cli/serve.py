@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from athena.settings import ProxySettings
-
 
 class Role(StrEnum):
     """The processes that the package can be."""
@@ -34,6 +32,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8080, 8100 or 8001 by role; 0: any.")] = None,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
+    ] = None,
 ) -> None:
     """Run the Admin API, the model proxy or the orchestrator in the foreground until SIGTERM or Ctrl-C.
 
@@ -45,18 +46,16 @@ def serve(
     from athena.settings import LogSettings
 
     level = load(LogSettings).log_level
-    run = _runner(role)
+    if workers is not None and role is not Role.PROXY:
+        raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
+    run = _proxy(workers) if role is Role.PROXY else _runner(role)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, level)
     run(listener, grace)
 
 
-def _runner(role: Role) -> "Callable[[socket.socket, int], None]":
+def _runner(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[socket.socket, int], None]":
     """Read the role's settings, and return what serves its application on a socket, with a time to end in."""
-    from athena import settings
-
-    if role is Role.PROXY:
-        return _proxy(load(settings.ProxySettings))
     make = _application(role)
 
     def run(listener: socket.socket, grace: int) -> None:
@@ -67,16 +66,18 @@ def _runner(role: Role) -> "Callable[[socket.socket, int], None]":
     return run
 
 
-def _proxy(settings: "ProxySettings") -> "Callable[[socket.socket, int], None]":
-    from athena.proxy.app import create_app
-    from athena.proxy.server.limits import Limits, raise_file_limit
-    from athena.proxy.server.run import run
+def _proxy(workers: int | None) -> "Callable[[socket.socket, int], None]":
+    from athena.proxy import process
+    from athena.settings import ProxySettings
 
-    def serve_proxy(listener: socket.socket, grace: int) -> None:
-        raise_file_limit()
-        run(create_app(settings), [listener], Limits(), grace=grace)
+    settings = load(ProxySettings)
+    count = settings.proxy_workers if workers is None else workers
 
-    return serve_proxy
+    def run(listener: socket.socket, grace: int) -> None:
+        if not process.serve(settings, listener, grace=grace, workers=count):
+            raise typer.Exit(1)
+
+    return run
 
 
 def _application(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[], Any]":

@@ -5,7 +5,7 @@ Labels have few values: a model is named only if the registry knows it, an error
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -29,7 +29,6 @@ NO_PROVIDER = "none"
 CALLER_LEFT = "cancelled"
 SHUTDOWN = "shutdown"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-SHARE_SECONDS = 1.0
 
 
 class _Counts:
@@ -124,6 +123,18 @@ class ProxyMetrics:
         """Name what tells how many connections of callers are open; it is called when the metrics are read."""
         self.gauge("athena_connections", "Connections of callers that are open.", count, Merge.SUM)
 
+    def watch_refusals(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Name what tells, by error code, how often the HTTP server itself refused a caller or broke off with it."""
+        self._add(
+            Family(
+                Kind.COUNTER,
+                "athena_refused",
+                "Callers that the HTTP server itself refused, or broke off with, by the reason.",
+                ("reason",),
+                read=lambda: [((reason,), float(count)) for reason, count in read().items()],
+            )
+        )
+
     def caller_left(self) -> None:
         """Count a caller that left before its reply was whole."""
         self._callers.value += 1
@@ -194,7 +205,8 @@ class ProxyMetrics:
 
     async def __aenter__(self) -> Self:
         if self._shared is not None:
-            self._publishing = asyncio.create_task(self._publish_for_ever(), name="athena metrics")
+            publishing = self._publish_for_ever(self._shared.every)
+            self._publishing = asyncio.create_task(publishing, name="athena metrics")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -203,10 +215,10 @@ class ProxyMetrics:
             self._publishing = None
             self.publish(last=True)
 
-    async def _publish_for_ever(self) -> None:
+    async def _publish_for_ever(self, every: float) -> None:
         while True:
             self.publish()
-            await asyncio.sleep(SHARE_SECONDS)
+            await asyncio.sleep(every)
 
     def _add(self, family: Family) -> None:
         family.restore(self._restored.get(family.name, ()))

@@ -12,6 +12,7 @@ import structlog
 
 from athena.errors import AthenaError
 from athena.observability.metrics import CONTENT_TYPE, ProxyMetrics
+from athena.observability.sharing import SharedMetrics
 from athena.proxy.callers import Callers
 from athena.proxy.forward import Forwarder
 from athena.proxy.health import health
@@ -30,6 +31,8 @@ from athena.proxy.http import (
 from athena.proxy.keys import Keys
 from athena.proxy.models import Models
 from athena.proxy.server.exchange import Exchange
+from athena.proxy.server.listener import Server
+from athena.router.board import Board
 from athena.router.services import RouterServices
 from athena.router.types import Dialect, Operation
 from athena.settings import ProxySettings
@@ -54,9 +57,10 @@ _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
 class Proxy:
     """The application: an async context manager that serves while it is entered."""
 
-    def __init__(self, settings: ProxySettings) -> None:
+    def __init__(self, settings: ProxySettings, *, board: Board | None, shared: SharedMetrics | None) -> None:
         self._settings = settings
-        self._metrics = ProxyMetrics()
+        self._board = board
+        self._metrics = ProxyMetrics(shared)
         self._stack = AsyncExitStack()
         self._forwarder: Forwarder
         self._models: Models
@@ -68,13 +72,20 @@ class Proxy:
         """Make the parts; raises what a neighbour or a file that they cannot do without is at fault of."""
         keys_file = self._settings.proxy_api_keys_file
         self._callers = Callers(Keys(keys_file) if keys_file is not None else None)
-        services = await self._stack.enter_async_context(RouterServices(self._settings))
+        services = RouterServices(self._settings, board=self._board, metrics=self._metrics.router)
+        await self._stack.enter_async_context(services)
         self._start(services)
+        await self._stack.enter_async_context(self._metrics)
         self._stack.callback(_tune_collector())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def served_by(self, server: Server) -> None:
+        """Show in the metrics how many callers the server holds, and how many it refused."""
+        self._metrics.watch_connections(lambda: len(server.connections))
+        self._metrics.watch_refusals(lambda: server.refused)
 
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """Answer one request: a prompt or a page that takes a while in a task, any other at once."""
@@ -123,7 +134,7 @@ class Proxy:
 
         self._pages = {
             "/api/tags": models.tags,
-            "/health": lambda: health(configuration, models),
+            "/health": lambda: health(configuration, models, services.gates),
             "/metrics": metrics,
             "/v1/models": models.list,
         }
@@ -155,9 +166,12 @@ class Proxy:
         return await page() if page is not None else await self._models.show(path.removeprefix(_MODEL))
 
 
-def create_app(settings: ProxySettings) -> Proxy:
-    """Return the proxy; its parts are made when it is entered."""
-    return Proxy(settings)
+def create_app(settings: ProxySettings, *, board: Board | None = None, shared: SharedMetrics | None = None) -> Proxy:
+    """Return the proxy; its parts are made when it is entered.
+
+    One of several workers is handed the `board` that they share, attached, and the metrics of the others.
+    """
+    return Proxy(settings, board=board, shared=shared)
 
 
 def _tune_collector() -> Callable[[], None]:

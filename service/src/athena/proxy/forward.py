@@ -6,11 +6,11 @@ from time import perf_counter
 import structlog
 
 from athena.errors import AthenaError
-from athena.observability.metrics import NO_PROVIDER, OTHER_MODEL, ProxyMetrics
+from athena.observability.metrics import CALLER_LEFT, NO_PROVIDER, OTHER_MODEL, SHUTDOWN, ProxyMetrics
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.http import JSON, InternalError, error_answer, request_id
 from athena.proxy.server.errors import ShuttingDownError
-from athena.proxy.server.exchange import SHUTDOWN, Exchange
+from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
 from athena.router.dialects import ReplyEncoder, codec
 from athena.router.dispatch import Dispatcher, OpenReply
@@ -110,7 +110,7 @@ class Forwarder:
             if not exchange.gone:
                 exchange.close_after()
                 forwarding.fail(ShuttingDownError("This server is being shut down; ask again.", retry_after=1))
-            forwarding.error_type = exchange.gone or SHUTDOWN
+            forwarding.error_type = self._why_cancelled(exchange)
             raise
         except Exception:
             log.exception("unexpected_error", method=exchange.method, path=exchange.path)
@@ -143,6 +143,16 @@ class Forwarder:
             forwarding.usage = reply.usage
         finally:
             await reply.aclose()
+
+    def _why_cancelled(self, exchange: Exchange) -> str:
+        """Count a caller that has gone; returns the class of error by which its request is counted."""
+        if exchange.gone == UNREAD:
+            self._metrics.unread_stream()
+        elif exchange.gone == LEFT:
+            self._metrics.caller_left()
+        else:
+            return SHUTDOWN
+        return CALLER_LEFT
 
     def _record(self, forwarding: _Forwarding) -> None:
         call, target = forwarding.call, forwarding.target

@@ -2,14 +2,18 @@
 
 from athena.proxy.http import Answer, json_answer
 from athena.proxy.models import Models
+from athena.router.gates import Gates
 from athena.router.models import is_served
 from athena.router.snapshot import Configuration
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
 
-async def health(configuration: Configuration, models: Models) -> Answer:
-    """Return the answer of /health: 503 only if there is nothing at all to serve from."""
+async def health(configuration: Configuration, models: Models, gates: Gates) -> Answer:
+    """Return the answer of /health: 503 only if there is nothing at all to serve from.
+
+    `backends` says of each that was asked for or probed since the start whether requests go to it, and if not, why.
+    """
     snapshot = configuration.snapshot
     enabled = sum(is_served(snapshot, model) for model in snapshot.routes)
     if configuration.reachable:
@@ -36,6 +40,7 @@ async def health(configuration: Configuration, models: Models) -> Answer:
                 "reachable": configuration.reachable,
                 "complete": snapshot.complete,
             },
+            "backends": gates.states(),
         },
         status=503 if status == UNHEALTHY else 200,
     )

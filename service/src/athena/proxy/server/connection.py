@@ -33,6 +33,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Application(Protocol):
     """What answers the requests."""
 
+    def served_by(self, server: "Server") -> None:
+        """Take note of the server that now accepts callers."""
+
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """Answer at once and return None, or return what will answer; that is cancelled when the caller goes."""
 

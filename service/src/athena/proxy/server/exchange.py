@@ -15,7 +15,7 @@ KEEP = b"\r\n"
 KEEP_HTTP_1_0 = b"connection: keep-alive\r\n\r\n"
 CLOSE = b"connection: close\r\n\r\n"
 
-LEFT = "cancelled"
+LEFT = "left"
 UNREAD = "unread"
 SHUTDOWN = "shutdown"
 

@@ -12,8 +12,8 @@ from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
 from athena.proxy.server.limits import Limits, connections_for
 from athena.proxy.server.watch import Watches
+from athena.proxy.server.workers import BACKLOG
 
-BACKLOG = 2048
 _LINGER_SECONDS = 2.0  # for which what is still sent after a last answer is taken in
 _BREAK_OFF_SECONDS = 1.0  # for telling callers that their answers are broken off
 log = structlog.get_logger()
@@ -47,6 +47,7 @@ class Server:
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Accept callers."""
+        self.application.served_by(self)
         for listener in sockets:
             self._listeners.append(
                 await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)

@@ -5,7 +5,7 @@ import signal
 import socket
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -13,6 +13,7 @@ import uvloop
 from athena.proxy.server.connection import Application
 from athena.proxy.server.limits import Limits
 from athena.proxy.server.listener import Server
+from athena.proxy.server.workers import HURRY, Lifeline
 
 log = structlog.get_logger()
 
@@ -21,33 +22,40 @@ class Service(Application, AbstractAsyncContextManager[Any], Protocol):
     """An application with parts of its own, which exist while it is entered."""
 
 
-S = TypeVar("S", bound=Service)
-
-
-def run(application: Service, listeners: Iterable[socket.socket], limits: Limits, *, grace: float) -> None:
+def run(
+    application: Service,
+    listeners: Iterable[socket.socket],
+    limits: Limits,
+    *,
+    grace: float,
+    lifeline: Lifeline | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then give what is being answered `grace` seconds to end.
 
-    A second SIGINT ends at once. Raises what the application's start raised.
+    A second SIGINT ends at once. A worker, which has a lifeline, leaves SIGINT to its parent, is hurried by SIGUSR1,
+    and ends when its parent is gone. Raises what the application's start raised.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(application, list(listeners), limits, grace))
+        runner.run(_serve(application, list(listeners), limits, grace, lifeline))
 
 
-async def _serve(application: Service, listeners: list[socket.socket], limits: Limits, grace: float) -> None:
-    loop = asyncio.get_running_loop()
+async def _serve(
+    application: Service, listeners: list[socket.socket], limits: Limits, grace: float, lifeline: Lifeline | None
+) -> None:
     ending, at_once = asyncio.Event(), asyncio.Event()
-
-    def interrupted() -> None:
-        (at_once if ending.is_set() else ending).set()
-
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    if lifeline is None:
+        _obey_signals(ending, at_once)
+    else:
+        _obey_parent(lifeline, ending, at_once)
     async with application:
         server = Server(application, limits)
         await server.start(listeners)
-        for listener in listeners:
-            host, port = listener.getsockname()[:2]
-            log.info("listening", host=host, port=port)
+        if lifeline is None:
+            for listener in listeners:
+                host, port = listener.getsockname()[:2]
+                log.info("listening", host=host, port=port)
+        else:
+            lifeline.ready()
         await ending.wait()
         stopping = asyncio.ensure_future(server.stop(grace))
         hurried = asyncio.ensure_future(at_once.wait())
@@ -56,3 +64,31 @@ async def _serve(application: Service, listeners: list[socket.socket], limits: L
         if not stopping.done():
             server.end_now()
         await stopping
+
+
+def _obey_signals(ending: asyncio.Event, at_once: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        (at_once if ending.is_set() else ending).set()
+
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+
+
+def _obey_parent(lifeline: Lifeline, ending: asyncio.Event, at_once: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def hurry() -> None:
+        ending.set()
+        at_once.set()
+
+    def orphaned() -> None:
+        loop.remove_reader(lifeline.descriptor)
+        log.error("parent_gone")
+        ending.set()
+
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(HURRY, hurry)
+    loop.add_reader(lifeline.descriptor, orphaned)
