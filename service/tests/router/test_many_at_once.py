@@ -84,7 +84,7 @@ def test_a_thousand_calls_with_random_faults_are_each_answered_or_told(seed: int
         async with opened() as bench:
             engines = [await bench.engine(moody(random)) for _ in range(4)]
             rows = [
-                row(number, engine.url, engine=kind, timeout_seconds=2, priority=number // 3)
+                row(number, engine.url, engine=kind, timeout_seconds=2, priority=number // 3, max_concurrency=CALLS)
                 for number, (engine, kind) in enumerate(
                     zip(engines, ("ollama", "openai", "mlx", "ollama"), strict=True), 1
                 )

@@ -1,20 +1,25 @@
-"""Brings one call to an engine that answers it: the targets of its route in order, until one gives a first token."""
+"""Brings one call to an engine that answers it: the engines of its route in order, until one gives a first token."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from random import Random
+from time import time
 
 import structlog
 
-from athena.observability.requests import RequestLog
+from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
-from athena.router.errors import BackendError, FailureKind, RequestRejectedError
-from athena.router.figures import Figures
-from athena.router.policy import Failure, falls_back, targets, verdict
-from athena.router.reply import Attempt, OpenReply
+from athena.router.errors import BackendError, FailureKind, QueueFullError, RequestRejectedError
+from athena.router.gate import Ticket
+from athena.router.gates import Gates
+from athena.router.policy import Failure, blames_engine, falls_back, groups, verdict
+from athena.router.reply import OpenReply
+from athena.router.routes import Door, Route
 from athena.router.snapshot import Configuration
-from athena.router.types import BackendType, Target
+from athena.router.types import Backend, BackendType, Snapshot
 from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
 
@@ -25,7 +30,7 @@ __all__ = ["Dispatcher", "OpenReply"]
 
 
 class Dispatcher:
-    """Opens replies. One per event loop, with the upstream client that it is handed."""
+    """Opens replies. One per event loop, with the upstream client and the gates that it is handed."""
 
     def __init__(
         self,
@@ -33,69 +38,183 @@ class Dispatcher:
         configuration: Configuration,
         upstream: UpstreamClient,
         engines: Mapping[BackendType, Engine],
-        figures: Figures,
+        books: Books,
+        gates: Gates,
         ollama_url: str,
         random: Random,
-        request_log: RequestLog,
     ) -> None:
         self._configuration = configuration
         self._upstream = upstream
         self._engines = engines
-        self._figures = figures
+        self._books = books
+        self._gates = gates
         self._ollama_url = ollama_url
         self._random = random
-        self._request_log = request_log
+        self._snapshot: Snapshot | None = None
+        self._routes: dict[str, Route] = {}
 
     async def open(self, call: Call) -> OpenReply:
         """Return the first reply of the route that has shown its first token, or is whole if no stream is wanted.
 
-        Raises RequestRejectedError where the request is at fault, NoBackendError where every engine of the route failed
-        (`attempts` says how, `retry_after` when to come back); of the latter, ModelNotFoundError where none of them has
-        the model.
+        Raises RequestRejectedError where the request is at fault; QueueFullError where the engines have too much to do;
+        NoBackendError where every engine of the route failed (`attempts` says how, `retry_after` when to come back); of
+        the latter, ModelNotFoundError where none of them has the model.
         """
-        backends = await self._configuration.route(call.model)
-        route = targets(backends, model=call.model, ollama_url=self._ollama_url, random=self._random)
+        if self._configuration.snapshot is not self._snapshot:
+            self._snapshot = self._configuration.snapshot
+            self._routes.clear()
+        route = self._routes.get(call.model) or await self._route(call.model)
+        remaining = [route.only] if route.only is not None else route.order(self._random)
         failures: list[Failure] = []
-        for position, target in enumerate(route, start=1):
+        while remaining:
+            door: Door | None = remaining[0]
+            if not remaining[0].gate.try_enter():
+                door = await self._admit(call, remaining)
+            if door is None:
+                break
+            remaining.remove(door)
             try:
-                return await self._attempt(call, target)
+                return await self._attempt(call, door, remaining)
             except BackendError as error:
                 if not error.lets_next_backend_try:
                     raise RequestRejectedError(error.detail, field=error.field) from error
-                failures.append(Failure(target, error))
-                following = route[position] if position < len(route) else None
-                self._log_failure(call, target, error, following)
-        raise verdict(call.model, failures)
+                failures.append(Failure(door.target, error))
+                self._note_failure(call, door, error, remaining[0] if remaining else None)
+        raise self._verdict(call, failures, remaining)
 
-    async def _attempt(self, call: Call, target: Target) -> OpenReply:
-        engine = self._engines[target.engine]
-        backend = target.backend
-        rendered = engine.render(call, backend)
-        self._request_log.routing(call, target)
-        attempt = Attempt(call, target, self._figures, self._request_log)
-        try:
-            upstream = await self._upstream.open(
-                target.endpoint_url + rendered.path, rendered.body, within=backend.timeout_seconds
+    def route(self, model: str, backends: Sequence[Backend]) -> Route:
+        """Return the route of a model that has these backends, and see to it that each has its gate."""
+        known = bool(backends)
+        return Route(
+            [
+                [
+                    (
+                        weight,
+                        [
+                            Door(
+                                target,
+                                self._engines[target.engine],
+                                self._gates.gate(target, known=known),
+                                group=number,
+                                fallback=position > 0,
+                            )
+                            for position, target in enumerate(expanded)
+                        ],
+                    )
+                    for weight, expanded in group
+                ]
+                for number, group in enumerate(groups(backends, model=model, ollama_url=self._ollama_url))
+            ]
+        )
+
+    async def _route(self, model: str) -> Route:
+        snapshot = self._configuration.snapshot
+        backends = await self._configuration.route(model)
+        route = self.route(model, backends)
+        # Callers may ask for any name: only those that the registry knows are worth to be remembered.
+        if backends and self._configuration.snapshot is snapshot:
+            self._routes[model] = route
+        return route
+
+    # Coming to a slot
+
+    async def _admit(self, call: Call, doors: Sequence[Door]) -> Door | None:
+        """Return a door whose gate was entered, after having waited for it if need be; None where none is in use.
+
+        Raises QueueFullError.
+        """
+        gates = self._gates
+        since = gates.clock()
+        while True:
+            now = gates.clock()
+            usable = []
+            trials = not gates.board.prober_lives(now)  # otherwise no request needs to find out
+            for door in doors:
+                if door.gate.usable(now):
+                    usable.append(door)
+                elif trials and not usable and door.gate.try_trial(now):
+                    return door
+            if not usable:
+                return None
+            entered = _enter(usable)
+            if entered is not None:
+                return entered
+            ticket = Ticket(
+                asyncio.get_running_loop(),
+                caller=call.caller,
+                priority=call.priority,
+                size=len(call.body),
+                since=since,
             )
+            self._queue(ticket, usable, within=since + gates.queue_seconds - now)
             try:
-                if upstream.status != HTTPStatus.OK:
-                    await _fail(engine, upstream)
-                reply = OpenReply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
-                await reply.begin()
+                gate = await ticket.future
             except BaseException:
-                upstream.close()
+                ticket.withdraw()
                 raise
+            finally:
+                self._books.metrics.waited(gates.clock() - now)
+            if gate is not None:
+                return next(door for door in usable if door.gate is gate)
+
+    def _queue(self, ticket: Ticket, doors: Sequence[Door], *, within: float) -> None:
+        """Let a ticket wait for the first group of doors that has room, at all its gates at once."""
+        refusals: list[QueueFullError] = []
+        for make_room in (False, True):  # first come the free places, those of others at last
+            rest = doors
+            while rest:
+                group = _first_group(rest)
+                for door in group:
+                    refusal = door.gate.wait(ticket, within, make_room=make_room)
+                    if refusal is not None:
+                        refusals.append(refusal)
+                if ticket.places:
+                    self._gates.watch_queues()
+                    return
+                rest = [door for door in rest if door not in group]
+        raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
+
+    # One attempt
+
+    async def _attempt(self, call: Call, door: Door, others: Sequence[Door]) -> OpenReply:
+        target, engine = door.target, door.engine
+        try:
+            rendered = engine.render(call, target.backend)
+            self._books.request_log.routing(call, target)
+            upstream = self._upstream.start(
+                target.endpoint_url + rendered.path,
+                rendered.body,
+                within=door.first_token_seconds if call.stream else door.whole_seconds,
+            )
+        except BaseException:
+            door.gate.abandoned(self._gates.clock(), self._gates.clock())
+            raise
+        whole = rendered.passthrough and not call.stream
+        attempt = Attempt(call, door, others, upstream, self._books, whole=whole)
+        try:
+            if not upstream.headed:
+                await upstream.head()
+            if upstream.status != HTTPStatus.OK:
+                await _fail(engine, upstream)
+            reply = OpenReply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
+            await reply.begin()
         except BackendError as error:
-            if error.lets_next_backend_try:  # otherwise the engine is not to blame
-                attempt.failed()
+            upstream.close()
+            _settle(attempt, error, upstream)
+            raise
+        except BaseException:
+            upstream.close()
+            attempt.abandoned()
             raise
         return reply
 
-    @staticmethod
-    def _log_failure(call: Call, target: Target, error: BackendError, following: Target | None) -> None:
-        event = "mlx_failed_falling_back_to_ollama" if falls_back(target, following) else "llm_request_failed"
+    def _note_failure(self, call: Call, door: Door, error: BackendError, following: Door | None) -> None:
+        target = door.target
+        if following is not None:
+            self._books.metrics.moved(error.kind)
+        fallback = falls_back(target, following.target if following is not None else None)
         log.warning(
-            event,
+            "mlx_failed_falling_back_to_ollama" if fallback else "llm_request_failed",
             error=error.detail,
             kind=error.kind,
             model=call.model,
@@ -103,6 +222,52 @@ class Dispatcher:
             endpoint=target.endpoint_url,
             request_id=call.request_id,
         )
+
+    def _verdict(self, call: Call, failures: list[Failure], closed: Sequence[Door]) -> Exception:
+        """Return what to tell a caller; the doors in `closed` were not even tried."""
+        now = self._gates.clock()
+        for door in closed:
+            breaker = door.gate.breaker
+            why = breaker.reason.name.lower() if breaker.reason else "overloaded"
+            detail = f"it is out of the route ({why})"
+            failures.append(Failure(door.target, BackendError(FailureKind.OPEN, detail)))
+        soonest = min((door.gate.retry_in(now) for door in closed), default=None)
+        return verdict(call.model, failures, retry_in=soonest)
+
+
+def _first_group(doors: Sequence[Door]) -> list[Door]:
+    """Return the doors at which to wait at once: those of the first one's priority, but not auto's Ollama with them."""
+    first = doors[0]
+    return [door for door in doors if door is first or (door.group == first.group and not door.fallback)]
+
+
+def _enter(doors: Sequence[Door]) -> Door | None:
+    """Enter the first door of the first group that has a free slot; what is behind it gets what it cannot queue."""
+    for door in _first_group(doors):
+        if door.gate.try_enter():
+            return door
+    return None
+
+
+def _settle(attempt: Attempt, error: BackendError, upstream: UpstreamReply) -> None:
+    """End an attempt by what its failure says about the engine."""
+    if not error.lets_next_backend_try or error.kind is FailureKind.UNSUITABLE:
+        attempt.abandoned()
+    elif blames_engine(attempt.door.target.engine, error):
+        attempt.failed(error.kind)
+    else:
+        attempt.unavailable(_retry_after(upstream))
+
+
+def _retry_after(upstream: UpstreamReply) -> float | None:
+    """Return in how many seconds an engine wants to be asked again, if it says so."""
+    said = upstream.headers.get("retry-after", "")
+    if said.isdecimal():
+        return min(float(said), 3600.0)
+    try:
+        return max(parsedate_to_datetime(said).timestamp() - time(), 0.0)
+    except ValueError:
+        return None
 
 
 async def _fail(engine: Engine, reply: UpstreamReply) -> None:

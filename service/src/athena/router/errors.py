@@ -14,6 +14,7 @@ class FailureKind(StrEnum):
     STATUS = "status"  # an answer that says the engine cannot serve this now (5xx, 429, 404 of a model it lacks)
     EMPTY = "empty"  # a reply with no bytes or no end mark before its first token
     MALFORMED = "malformed"  # bytes that are not the dialect
+    OPEN = "open"  # it is known not to serve; nothing was sent
     UNSUITABLE = "unsuitable"  # this engine would ignore or choke on the request; nothing was sent
     REJECTED = "rejected"  # the request itself is wrong (4xx): another engine would say the same
 
@@ -61,6 +62,21 @@ class ModelNotFoundError(NoBackendError):
     status = 404
     title = "Model not found"
     code = "model_not_found"
+
+
+class QueueFullError(UnavailableError):
+    """Too many requests wait for the backends of the model's route, or for too long; `retry_after` says until when."""
+
+    title = "Overloaded"
+    code = "overloaded"
+
+
+class TooManyWaitingError(QueueFullError):
+    """The queue is full, and it is this caller that takes more of it than its fair share."""
+
+    status = 429
+    title = "Too many requests"
+    code = "too_many_requests"
 
 
 class StreamBrokenError(BackendError):

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from itertools import groupby
+from operator import itemgetter
 from random import Random
+from typing import TypeVar
 
 import msgspec
 
@@ -22,11 +24,20 @@ _RETRY_AFTER = {
     FailureKind.STATUS: 2.0,
     FailureKind.RESET: 2.0,
     FailureKind.EMPTY: 2.0,
+    FailureKind.OPEN: 1.0,
     FailureKind.MALFORMED: 5.0,
     FailureKind.REFUSED: 5.0,
     FailureKind.TIMEOUT: 10.0,
 }
+# How many requests an engine serves at once unless its backend says otherwise.
+_CONCURRENCY = {BackendType.OLLAMA: 1, BackendType.MLX: 8, BackendType.OPENAI: 256}
+_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_QUEUE_PER_SLOT, _QUEUE_AT_LEAST = 4, 64
 _SHORTEST_MEASURE = 0.001  # seconds; a shorter time between the first and the last token measures nothing
+
+
+T = TypeVar("T")
+_first = itemgetter(0)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -40,6 +51,22 @@ class Failure(msgspec.Struct, frozen=True):
         return f"{self.target.engine} at {self.target.endpoint_url}", f"{self.error.kind}: {self.error.detail}"
 
 
+def concurrency(backend: Backend, engine: BackendType) -> int:
+    """Return how many requests an engine is given at once.
+
+    What an `auto` backend says of itself is meant for its MLX, not for the default Ollama behind it.
+    """
+    own = backend.backend_type is not BackendType.AUTO or engine is BackendType.MLX
+    if own and backend.max_concurrency is not None:
+        return backend.max_concurrency
+    return _CONCURRENCY[engine]
+
+
+def queue_length(backend: Backend, limit: int) -> int:
+    """Return how many may wait for an engine that serves `limit` at once."""
+    return backend.max_queue if backend.max_queue is not None else _QUEUE_PER_SLOT * limit + _QUEUE_AT_LEAST
+
+
 def targets(backends: Sequence[Backend], *, model: str, ollama_url: str, random: Random) -> tuple[Target, ...]:
     """Return the engines to try for a model, in order; never empty, never one twice.
 
@@ -47,28 +74,32 @@ def targets(backends: Sequence[Backend], *, model: str, ollama_url: str, random:
     weight says; weight 0 last. An `auto` backend is MLX at its endpoint and then the default Ollama. A model without an
     enabled backend has the default Ollama.
     """
-    enabled = [backend for backend in backends if backend.enabled]
-    if not enabled:
-        enabled = [Backend(model_name=model, backend_type=BackendType.OLLAMA, endpoint_url=ollama_url)]
-    elif len(enabled) > 1:
-        enabled = _ordered(enabled, random)
-    if len(enabled) == 1 and enabled[0].backend_type is not BackendType.AUTO:
-        return tuple(_expand(enabled[0], ollama_url))
     found: dict[tuple[BackendType, str], Target] = {}
-    for backend in enabled:
-        for target in _expand(backend, ollama_url):
-            found.setdefault((target.engine, target.endpoint_url), target)
+    for group in groups(backends, model=model, ollama_url=ollama_url):
+        for expanded in shuffled(group, random):
+            for target in expanded:
+                found.setdefault((target.engine, target.endpoint_url), target)
     return tuple(found.values())
 
 
-def _ordered(backends: Sequence[Backend], random: Random) -> list[Backend]:
-    ordered: list[Backend] = []
-    for _, group in groupby(sorted(backends, key=lambda backend: backend.priority), lambda backend: backend.priority):
-        # Drawing without replacement in proportion to weights is the same as sorting by random() ** (1 / weight).
-        keyed = [(random.random() ** (1 / backend.weight) if backend.weight else -1.0, backend) for backend in group]
-        keyed.sort(key=lambda pair: pair[0], reverse=True)
-        ordered += [backend for _, backend in keyed]
-    return ordered
+def shuffled(weighted: Sequence[tuple[int, T]], random: Random) -> list[T]:
+    """Return the members of a group in a random order in which each comes first as often as its weight says."""
+    # Drawing without replacement in proportion to weights is the same as sorting by random() ** (1 / weight).
+    keyed = [(random.random() ** (1 / weight) if weight else -1.0, member) for weight, member in weighted]
+    keyed.sort(key=_first, reverse=True)
+    return [member for _, member in keyed]
+
+
+def groups(backends: Sequence[Backend], *, model: str, ollama_url: str) -> list[list[tuple[int, list[Target]]]]:
+    """Return what `targets` chooses from: for each priority the backends' weights and engines."""
+    enabled = [backend for backend in backends if backend.enabled]
+    if not enabled:
+        enabled = [Backend(model_name=model, backend_type=BackendType.OLLAMA, endpoint_url=ollama_url)]
+    enabled.sort(key=lambda backend: backend.priority)
+    return [
+        [(backend.weight, list(_expand(backend, ollama_url))) for backend in group]
+        for _, group in groupby(enabled, lambda backend: backend.priority)
+    ]
 
 
 def _expand(backend: Backend, ollama_url: str) -> Iterator[Target]:
@@ -84,8 +115,22 @@ def falls_back(failed: Target, following: Target | None) -> bool:
     return following is not None and failed.backend is following.backend
 
 
-def verdict(model: str, failures: Sequence[Failure]) -> AthenaError:
-    """Return what to tell a caller for whom every target failed."""
+def blames_engine(engine: BackendType, error: BackendError) -> bool:
+    """Whether a failure says that the engine is not in order.
+
+    Too much to do (429, 503) is no disorder, nor is a model that it lacks. mlx_lm.server answers 404 for whatever goes
+    wrong, and never says that it is busy.
+    """
+    if error.upstream_status == HTTPStatus.NOT_FOUND:
+        return engine is BackendType.MLX
+    return error.upstream_status not in _BUSY or engine is BackendType.MLX
+
+
+def verdict(model: str, failures: Sequence[Failure], *, retry_in: float | None = None) -> AthenaError:
+    """Return what to tell a caller for whom every target failed.
+
+    `retry_in` says when the first of those that were not even tried may serve again, in seconds.
+    """
     attempts = tuple(failure.describe() for failure in failures)
     said = "; ".join(f"{where}: {what}" for where, what in attempts)
     kinds = {failure.error.kind for failure in failures}
@@ -93,7 +138,10 @@ def verdict(model: str, failures: Sequence[Failure]) -> AthenaError:
         return RequestRejectedError(f"No backend of model {model} can serve this request. {said}")
     if all(_lacks_model(failure) for failure in failures):
         return ModelNotFoundError(f"No backend has a model {model}. {said}", attempts=attempts)
-    retry_after = min(_RETRY_AFTER[kind] for kind in kinds if kind in _RETRY_AFTER)
+    waits = [_RETRY_AFTER[kind] for kind in kinds if kind in _RETRY_AFTER and kind is not FailureKind.OPEN]
+    if retry_in is not None:
+        waits.append(max(retry_in, _RETRY_AFTER[FailureKind.OPEN]))
+    retry_after = min(waits, default=_RETRY_AFTER[FailureKind.OPEN])
     return NoBackendError(f"No backend of model {model} answered. {said}", attempts=attempts, retry_after=retry_after)
 
 

@@ -1,73 +1,20 @@
 """One attempt at an engine, and the reply that comes of it."""
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import structlog
 
-from athena.observability.requests import RequestLog
+from athena.router.attempt import Attempt
 from athena.router.call import Call
 from athena.router.dialects import ReplyEncoder, StreamReader, StreamWatch, codec
 from athena.router.dialects.lines import WholeLines
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
-from athena.router.figures import Figures
-from athena.router.policy import speed
-from athena.router.types import Dialect, Event, Finish, Target, Usage
+from athena.router.types import Dialect, Event, Finish, Usage
 from athena.router.upstream_reply import UpstreamReply
 
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
 log = structlog.get_logger()
-
-
-class Attempt:
-    """One try at one target: its clock, and where its outcome goes. It is settled once, or never if it is cancelled."""
-
-    __slots__ = ("_call", "_figures", "_first_token", "_log", "_started", "seconds", "target", "tokens_per_second")
-
-    def __init__(self, call: Call, target: Target, figures: Figures, request_log: RequestLog) -> None:
-        self.target = target
-        self.seconds = 0.0
-        self.tokens_per_second = 0.0
-        self._call = call
-        self._figures = figures
-        self._log = request_log
-        self._started = time.monotonic()
-        self._first_token: float | None = None
-
-    def saw_first_token(self) -> None:
-        """Note when writing began, for engines that do not measure it."""
-        self._first_token = time.monotonic()
-
-    def succeeded(self, usage: Usage | None) -> None:
-        """Count and log a reply that came whole."""
-        now = time.monotonic()
-        self.seconds = now - self._started
-        target = self.target
-        since_first = now - self._first_token if self._first_token is not None else None
-        tokens, writing = speed(usage or Usage(), seconds=self.seconds, after_first_token=since_first)
-        self.tokens_per_second = tokens / writing if writing > 0 else 0.0
-        if target.backend.id is not None:
-            self._figures.record(
-                target.backend.id,
-                error=False,
-                seconds=self.seconds,
-                completion_tokens=tokens,
-                completion_seconds=writing,
-            )
-        self._log.completed(self._call, target, self.seconds, usage.completion_tokens if usage is not None else None)
-
-    def failed(self) -> None:
-        """Count a reply that did not come, or broke off."""
-        self.seconds = time.monotonic() - self._started
-        if self.target.backend.id is not None:
-            self._figures.record(
-                self.target.backend.id,
-                error=True,
-                seconds=self.seconds,
-                completion_tokens=0,
-                completion_seconds=0.0,
-            )
 
 
 class OpenReply:
@@ -82,7 +29,7 @@ class OpenReply:
     def __init__(
         self, call: Call, attempt: Attempt, upstream: UpstreamReply, dialect: Dialect, *, passthrough: bool
     ) -> None:
-        self.target = attempt.target
+        self.target = attempt.door.target
         self.passthrough = passthrough
         self.content_type = upstream.content_type.decode("latin-1") or "application/json"
         self.usage: Usage | None = None
@@ -120,7 +67,7 @@ class OpenReply:
             await self._take_whole()
         if not self._settled:
             self._attempt.saw_first_token()
-            self._upstream.set_idle_limit(self.target.backend.timeout_seconds)
+            self._upstream.set_idle_limit(self._attempt.door.stall_seconds)
 
     async def relay(self, write: Callable[[bytes], None], encoder: ReplyEncoder | None = None) -> None:
         """Hand the stream to `write` piece by piece, as it comes from the engine, and return at its end.
@@ -191,6 +138,7 @@ class OpenReply:
                 return
         self._settled = True
         self._upstream.close()
+        self._attempt.abandoned()
 
     async def _pass(self, write: Callable[[bytes], None]) -> None:
         lines = WholeLines()
@@ -296,7 +244,7 @@ class OpenReply:
         """Settle the reply as failed; returns what to tell its reader."""
         self._settled = True
         self._upstream.close()
-        self._attempt.failed()
+        self._attempt.failed(error.kind)
         target = self.target
         log.warning(
             "llm_stream_broken",

@@ -5,9 +5,13 @@ from random import Random
 from typing import Self
 
 from athena.observability import logs
+from athena.observability.router_metrics import RouterMetrics
+from athena.router.attempt import Books
+from athena.router.board import Board
 from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
+from athena.router.gates import Gates
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
 from athena.router.spool import Spool
@@ -19,7 +23,8 @@ class RouterServices:
     """Builds and owns the parts. An async context manager: they exist while it is entered.
 
     `async with RouterServices(settings) as services: reply = await services.dispatcher.open(call)`. A `source` stands
-    in for the Admin API.
+    in for the Admin API. `board` is that of all workers of a proxy, attached; otherwise this loop has limits and
+    breakers of its own. `metrics` counts what happens to requests.
     """
 
     configuration: Configuration
@@ -27,8 +32,19 @@ class RouterServices:
     figures: Figures
     dispatcher: Dispatcher
 
-    def __init__(self, settings: RouterSettings, *, source: Source | None = None) -> None:
+    gates: Gates
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        *,
+        source: Source | None = None,
+        board: Board | None = None,
+        metrics: RouterMetrics | None = None,
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics if metrics is not None else RouterMetrics()
+        self._board = board if board is not None else Board()
         self._source = source
         self._stack = AsyncExitStack()
 
@@ -46,15 +62,19 @@ class RouterServices:
             reporter(self.upstream, url=url, token=token) if token is not None else None,
             spool=Spool(settings.router_state_file) if settings.router_state_file is not None else None,
         )
+        random = Random()  # noqa: S311 - it spreads requests, nothing secret
+        self.gates = Gates(self._board, queue_seconds=settings.queue_seconds, random=random)
+        self.metrics.watch_backends(self.gates.readings)
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,
             engines=ENGINES,
-            figures=self.figures,
+            books=Books(self.figures, logs.request_log(), self.metrics),
+            gates=self.gates,
             ollama_url=settings.ollama_url,
-            random=Random(),  # noqa: S311 - it spreads requests, nothing secret
-            request_log=logs.request_log(),
+            random=random,
         )
+        await self._stack.enter_async_context(self.gates)
         await self._stack.enter_async_context(self.figures)
         await self._stack.enter_async_context(self.configuration)
         return self

@@ -171,6 +171,16 @@ class UpstreamReply:
             elif now - self._idle_since >= self._idle_seconds:
                 self.expire(f"nothing came for {self._idle_seconds:g} s")
 
+    def progressed(self, now: float) -> bool:
+        """Whether bytes have come lately: since the last call, or within the last second where there is an idle limit.
+
+        Bytes that wait for a slow caller count as well.
+        """
+        if self._deadline:
+            active, self._active = self._active, False
+            return active
+        return self._active or bool(self._chunks) or now - self._idle_since < 1.0
+
     def expire(self, detail: str) -> None:
         """Break the reply off with BackendError(TIMEOUT), in whichever phase it is."""
         self._break(BackendError(FailureKind.TIMEOUT, detail))

@@ -1,0 +1,161 @@
+"""One try at one engine: its clock, its place at the engine's gate, and where its outcome goes."""
+
+import time
+from collections.abc import Sequence
+
+from athena.observability.requests import RequestLog
+from athena.observability.router_metrics import RouterMetrics
+from athena.router.call import Call
+from athena.router.errors import FailureKind
+from athena.router.figures import Figures
+from athena.router.policy import speed
+from athena.router.routes import Door
+from athena.router.types import Usage
+from athena.router.upstream_reply import UpstreamReply
+
+_PATIENCE = 4.0  # seconds that a sound engine may think about a short prompt without a sign of life
+_BYTES_A_SECOND = 500.0  # of prompt; slower reading is not to be expected
+
+
+class Books:
+    """Where outcomes are written down: the registry's figures, the log, the metrics."""
+
+    __slots__ = ("figures", "metrics", "request_log")
+
+    def __init__(self, figures: Figures, request_log: RequestLog, metrics: RouterMetrics) -> None:
+        self.figures = figures
+        self.request_log = request_log
+        self.metrics = metrics
+
+
+class Attempt:
+    """Exactly one of `succeeded`, `failed`, `unavailable` and `abandoned` ends it, and gives its slot back.
+
+    Whoever makes it has entered the door's gate. `others` are the doors that could be tried after it.
+    """
+
+    __slots__ = (
+        "_books",
+        "_call",
+        "_first_token",
+        "_over",
+        "_whole",
+        "begun",
+        "door",
+        "others",
+        "seconds",
+        "tokens_per_second",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        door: Door,
+        others: Sequence[Door],
+        upstream: UpstreamReply,
+        books: Books,
+        *,
+        whole: bool,
+    ) -> None:
+        """`whole` says that the engine is silent until the whole reply is there."""
+        self.door = door
+        self.others = others
+        self.upstream = upstream
+        self.seconds = 0.0
+        self.tokens_per_second = 0.0
+        self.begun = time.monotonic()
+        self._call = call
+        self._books = books
+        self._first_token: float | None = None
+        self._whole = whole
+        self._over = False
+        door.gate.flights.add(self)
+
+    @property
+    def waits_for_first_token(self) -> bool:
+        """Whether nothing of it has been shown to the caller, so that it may go elsewhere."""
+        return self._first_token is None
+
+    @property
+    def movable(self) -> bool:
+        """Whether its route has another backend that could serve it now."""
+        now = self.door.gate.now()
+        return any(door.gate.usable(now) for door in self.others)
+
+    @property
+    def patience(self) -> float:
+        """How long a sound engine may be silent about it, in seconds."""
+        if self._whole:
+            return self.door.whole_seconds
+        return _PATIENCE + len(self._call.body) / _BYTES_A_SECOND
+
+    def saw_first_token(self) -> None:
+        """Note when writing began, for engines that do not measure it."""
+        self._first_token = time.monotonic()
+
+    def succeeded(self, usage: Usage | None) -> None:
+        """Count and log a reply that came whole."""
+        if self._over:
+            return
+        now = time.monotonic()
+        self.seconds = now - self.begun
+        target = self.door.target
+        since_first = now - self._first_token if self._first_token is not None else None
+        tokens, writing = speed(usage or Usage(), seconds=self.seconds, after_first_token=since_first)
+        self.tokens_per_second = tokens / writing if writing > 0 else 0.0
+        if target.backend.id is not None:
+            self._books.figures.record(
+                target.backend.id,
+                error=False,
+                seconds=self.seconds,
+                completion_tokens=tokens,
+                completion_seconds=writing,
+            )
+        self._books.request_log.completed(
+            self._call, target, self.seconds, usage.completion_tokens if usage is not None else None
+        )
+        self._leave()
+        self.door.gate.succeeded(now, self.begun)
+
+    def failed(self, kind: FailureKind) -> None:
+        """Count a reply that did not come, or broke off."""
+        if not self._over:
+            if kind is FailureKind.TIMEOUT and self._first_token is not None:
+                self._books.metrics.stalled()
+            now = self._count_failure()
+            self._leave()
+            self.door.gate.failed(now, self.begun)
+
+    def unavailable(self, retry_after: float | None) -> None:
+        """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
+        if not self._over:
+            now = self._count_failure()
+            self._leave()
+            gate = self.door.gate
+            if retry_after is not None:
+                gate.pause(now + retry_after)
+            gate.abandoned(now, self.begun)
+
+    def abandoned(self) -> None:
+        """End it without a word about the engine: the caller left, or is at fault itself."""
+        if not self._over:
+            self._leave()
+            self.door.gate.abandoned(time.monotonic(), self.begun)
+
+    def _leave(self) -> None:
+        self._over = True
+        self.door.gate.flights.discard(self)
+
+    def _count_failure(self) -> float:
+        now = time.monotonic()
+        self.seconds = now - self.begun
+        if self.door.target.backend.id is not None:
+            self._books.figures.record(
+                self.door.target.backend.id,
+                error=True,
+                seconds=self.seconds,
+                completion_tokens=0,
+                completion_seconds=0.0,
+            )
+        return now
