@@ -9,6 +9,7 @@ import structlog
 
 from athena.observability.families import Published, Series
 
+SHARE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
@@ -36,11 +37,12 @@ class SharedMetrics:
     """The files in `directory`, which exists and belongs to this start of the proxy alone.
 
     `index` is this worker's, of 0 to `count` - 1; one that is started in the place of another goes on from its counts.
-    With one worker nothing is read or written.
+    It publishes every `every` seconds. With one worker nothing is read or written.
     """
 
-    def __init__(self, directory: Path, index: int, count: int) -> None:
+    def __init__(self, directory: Path, index: int, count: int, *, every: float = SHARE_SECONDS) -> None:
         self.index = index
+        self.every = every
         self._directory = directory
         self._count = count
         self._written = b""
