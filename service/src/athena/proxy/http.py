@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from random import getrandbits
 
 import msgspec
@@ -53,6 +54,8 @@ def dialect_of(path: str) -> Dialect:
 
 def error_answer(dialect: Dialect, error: AthenaError, *lines: bytes) -> Answer:
     """Return the error in the dialect, with Retry-After (whole seconds, at least 1) where it says when to come back."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        lines = (*lines, b"www-authenticate: Bearer")
     if error.retry_after is not None:
         lines = (*lines, b"retry-after: %d" % max(1, round(error.retry_after)))
     return Answer(status=error.status, body=codec(dialect).encode_error(error), fields=fields(JSON, *lines))
