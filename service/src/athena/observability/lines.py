@@ -141,7 +141,9 @@ class LineWriter:
                     return False
                 written = os.write(self._descriptor, self._piece)
             except BlockingIOError:
-                return False
+                if time.monotonic() >= deadline:
+                    return False
+                continue  # another process was quicker to fill it
             except OSError:
                 # The reader has gone, the disk is full: nobody can be told until that is over, and then the gaps do.
                 self._failing = True

@@ -13,7 +13,7 @@ from athena.observability.lines import LineWriter
 from athena.observability.requests import FastRequestLog, RequestLog, StructuredRequestLog
 from athena.observability.stamp import Stamp
 
-_SECONDS_FOR_THE_LAST_LINES = 1.0
+_SECONDS_FOR_THE_LAST_LINES = 2.0
 
 _stamp = Stamp()
 
@@ -129,7 +129,7 @@ def request_log() -> RequestLog:
 
 
 def flush() -> None:
-    """Write all lines that are there, waiting a second at most for a slow reader.
+    """Write all lines that are there, waiting two seconds at most for a slow reader.
 
     To be called before a process ends in a way that skips Python's own exit, such as `os._exit` in a forked child.
     """

@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from athena.errors import AthenaError
 from athena.observability import logs
 from athena.observability.exposition import text_of, text_of_process
-from athena.observability.families import Family, Kind, Merge, Series
+from athena.observability.families import Family, Kind, Merge, Published, Series
 from athena.observability.router_metrics import RouterMetrics
 from athena.observability.sharing import SharedMetrics
 from athena.router.types import Usage
@@ -192,8 +192,10 @@ class ProxyMetrics:
 
     def publish(self, *, last: bool = False) -> None:
         """Let the other workers know this one's metrics; the `last` time without gauges, which end with the process."""
-        if self._shared is None:
-            return
+        if self._shared is not None:
+            self._shared.publish(*self._published(last=last))
+
+    def _published(self, *, last: bool = False) -> tuple[Published, Published]:
         counted: dict[str, list[Series]] = {}
         gauges: dict[str, list[Series]] = {}
         for family in self._families.values():
@@ -201,11 +203,11 @@ class ProxyMetrics:
                 counted[family.name] = family.series()
             elif not last:
                 gauges[family.name] = family.series()
-        self._shared.publish(counted, gauges)
+        return counted, gauges
 
     async def __aenter__(self) -> Self:
         if self._shared is not None:
-            publishing = self._publish_for_ever(self._shared.every)
+            publishing = self._publish_for_ever(self._shared)
             self._publishing = asyncio.create_task(publishing, name="athena metrics")
         return self
 
@@ -215,10 +217,10 @@ class ProxyMetrics:
             self._publishing = None
             self.publish(last=True)
 
-    async def _publish_for_ever(self, every: float) -> None:
+    async def _publish_for_ever(self, shared: SharedMetrics) -> None:
         while True:
-            self.publish()
-            await asyncio.sleep(every)
+            await asyncio.to_thread(shared.write, shared.edition(*self._published()))
+            await asyncio.sleep(shared.every)
 
     def _add(self, family: Family) -> None:
         family.restore(self._restored.get(family.name, ()))

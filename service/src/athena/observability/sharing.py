@@ -1,8 +1,10 @@
 """The metrics of several worker processes as one: each publishes its own in a file, any of them adds up all."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -29,6 +31,13 @@ class Worker(msgspec.Struct):
     series: Mapping[str, Sequence[Series]]
 
 
+class Edition(NamedTuple):
+    """What a worker publishes, and which one of all that it published."""
+
+    number: int
+    text: bytes
+
+
 _decode = msgspec.msgpack.Decoder(_State).decode
 _encode = msgspec.msgpack.encode
 
@@ -45,6 +54,9 @@ class SharedMetrics:
         self.every = every
         self._directory = directory
         self._count = count
+        self._editions = 0
+        self._published = 0
+        self._writing = threading.Lock()
         self._written = b""
         self._failing = False
 
@@ -60,11 +72,22 @@ class SharedMetrics:
 
     def publish(self, counted: Published, gauges: Published) -> None:
         """Replace what this worker has published, in one step, if it has changed."""
-        if self.alone:
-            return
-        text = _encode({"pid": os.getpid(), "counted": counted, "gauges": gauges})
-        if text == self._written:
-            return
+        self.write(self.edition(counted, gauges))
+
+    def edition(self, counted: Published, gauges: Published) -> "Edition":
+        """Return what `write` is to publish; quick, and of the thread that counts."""
+        self._editions += 1
+        return Edition(self._editions, _encode({"pid": os.getpid(), "counted": counted, "gauges": gauges}))
+
+    def write(self, edition: "Edition") -> None:
+        """Publish an edition unless a later one is out. From any thread: a disk may take its time."""
+        with self._writing:
+            if edition.number > self._published and not self.alone:
+                self._published = edition.number
+                if edition.text != self._written:
+                    self._replace(edition.text)
+
+    def _replace(self, text: bytes) -> None:
         file = self._file(self.index)
         fresh = file.with_suffix(".new")
         try:
@@ -88,11 +111,9 @@ class SharedMetrics:
                     yield Worker(index, None, state.counted)
 
     def processes(self) -> Iterator[tuple[int, int]]:
-        """Yield the index and the process id of each worker that lives, this one first."""
-        yield self.index, os.getpid()
-        for worker in self.others():
-            if worker.pid is not None:
-                yield worker.index, worker.pid
+        """Yield the index and the process id of each worker that lives."""
+        others = [(worker.index, worker.pid) for worker in self.others() if worker.pid is not None]
+        yield from sorted([(self.index, os.getpid()), *others])
 
     def _file(self, index: int) -> Path:
         return self._directory / f"metrics-{index}.msgpack"
