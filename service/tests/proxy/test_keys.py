@@ -22,6 +22,11 @@ ALICE, ALICES_LINE = new_key("alice")
 BOB, BOBS_LINE = new_key("bob@example.org")
 
 
+def keyless(_: object) -> str:
+    """Name no parameter by its value: the keys are new in each process, and all must know a test by the same name."""
+    return "case"
+
+
 class Clock:
     """Time as the test tells it."""
 
@@ -73,6 +78,7 @@ def test_a_client_that_must_send_some_authorization_may_send_its_key_as_x_api_ke
         (bearer(ALICES_LINE.split()[1]), None),
         (b"Bearer \xff\xfe", b"\xff"),
     ],
+    ids=keyless,
 )
 def test_nobody_else_is_let_in_not_even_after_the_right_caller(
     file: Path, authorization: bytes | None, api_key: bytes | None
@@ -197,6 +203,7 @@ def test_keys_that_share_a_bucket_are_told_apart(file: Path, monkeypatch: pytest
         ("a" * 65 + " " + "a" * 64, "a caller's name is"),
         (f"mallory {ALICES_LINE.split()[1].upper()}", "the key is that of line 2"),
     ],
+    ids=keyless,
 )
 def test_a_line_at_fault_is_named_and_not_shown(line: str, complaint: str) -> None:
     with pytest.raises(KeysFileError) as caught:
