@@ -41,6 +41,8 @@ def test_every_wrong_setting_is_one_line_with_its_variable_and_no_value() -> Non
         ("admin", {"DATABASE_URL": "mysql://root:hidden@db/x"}, "DATABASE_URL: must start with postgresql://"),
         ("proxy", {"OLLAMA_URL": "localhost:11434"}, "OLLAMA_URL: is not of the right form"),
         ("proxy", {"CONFIG_CACHE_SECONDS": "0"}, "CONFIG_CACHE_SECONDS: Input should be greater than 0"),
+        ("proxy", {"QUEUE_SECONDS": "0"}, "QUEUE_SECONDS: Input should be greater than 0"),
+        ("proxy", {"PROXY_WORKERS": "0"}, "PROXY_WORKERS: Input should be greater than or equal to 1"),
         ("orchestrator", {"REDIS_URL": "http://redis:6379"}, "REDIS_URL: is not of the right form"),
         ("orchestrator", {"LOG_LEVEL": "loud"}, "LOG_LEVEL: is not of the right form"),
     ],
@@ -51,6 +53,17 @@ def test_a_setting_that_does_not_hold_stops_the_start(role: str, variables: dict
     assert done.stderr.startswith(complaint)
     assert "hidden" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_of_api_keys_that_does_not_hold_stops_the_proxy(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice sk-athena-in-the-clear\n")
+    for workers in ("1", "2"):
+        done = athena("serve", "proxy", "--port", "0", PROXY_API_KEYS_FILE=str(keys), PROXY_WORKERS=workers)
+        assert done.returncode == 1
+        assert f"the file of API keys {keys} cannot be used: line 1: " in done.stdout + done.stderr
+        assert "in-the-clear" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_table_of_intents_that_does_not_hold_stops_the_orchestrator(tmp_path: Path) -> None:
