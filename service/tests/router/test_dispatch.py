@@ -79,7 +79,7 @@ async def answer(services: RouterServices, asked: Call) -> str:
 def idle_at(services: RouterServices, engine: StandIn) -> list[int]:
     """Return how many connections to an engine wait for their next request."""
     origins = services.upstream._origins.items()
-    return [len(origin.idle) for (_, port, _), origin in origins if engine.url.endswith(f":{port}")]
+    return [len(origin.idle) for address, origin in origins if engine.url.endswith(f":{address.port}")]
 
 
 def text_of(raw: bytes) -> str:
@@ -325,7 +325,7 @@ async def test_a_passed_through_stream_is_the_engines_own_bytes(bench: Bench) ->
     services = await bench.router(row(1, (await bench.engine(serve_and_note)).url))
     reply = await services.dispatcher.open(call())
     assert await relayed(reply) == sent
-    assert reply.content_type == "application/x-ndjson; charset=utf-8"
+    assert reply.content_type == b"application/x-ndjson; charset=utf-8"
     assert reply.usage is not None
     assert reply.usage.completion_tokens == 3
 

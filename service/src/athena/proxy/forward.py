@@ -171,7 +171,7 @@ class Forwarder:
 async def _whole(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None:
     """Answer once the whole reply is there."""
     if reply.passthrough:
-        body, content_type = reply.body, reply.content_type.encode("latin-1")
+        body, content_type = reply.body, reply.content_type
     else:
         events: list[Event] = [event async for event in reply.events()]
         body, content_type = forwarding.encoder(call).whole(events), JSON
@@ -184,7 +184,7 @@ async def _stream(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None
     forwarding.first_token = perf_counter() - exchange.started
     encoder = None if reply.passthrough else forwarding.encoder(call)
     content_type = reply.content_type if encoder is None else encoder.content_type
-    exchange.begin(200, forwarding.fields(content_type.encode("latin-1")) + _UNCACHED)
+    exchange.begin(200, forwarding.fields(content_type) + _UNCACHED)
     exchange.regulate(reply.pause, reply.resume)
     await reply.relay(exchange.write, encoder)
     exchange.end()

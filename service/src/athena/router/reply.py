@@ -26,12 +26,17 @@ class OpenReply:
     it); so are `seconds`, the time that the whole reply took, and `tokens_per_second`, 0 where nothing was counted.
     """
 
+    __slots__ = (
+        "_attempt", "_call", "_codec", "_events", "_held", "_reader", "_settled", "_upstream", "_watch", "body",
+        "content_type", "passthrough", "target", "usage",
+    )  # fmt: skip
+
     def __init__(
         self, call: Call, attempt: Attempt, upstream: UpstreamReply, dialect: Dialect, *, passthrough: bool
     ) -> None:
         self.target = attempt.door.target
         self.passthrough = passthrough
-        self.content_type = upstream.content_type.decode("latin-1") or "application/json"
+        self.content_type = upstream.content_type or b"application/json"
         self.usage: Usage | None = None
         self.body = b""
         self._attempt = attempt
@@ -90,24 +95,6 @@ class OpenReply:
     def resume(self) -> None:
         """Let the engine go on."""
         self._upstream.resume()
-
-    async def raw(self) -> AsyncIterator[bytes]:
-        """Yield the engine's bytes as they are, the first ones included; raises StreamBrokenError if they break off."""
-        for data in self._held:
-            yield data
-        self._held.clear()
-        watch = self._watch
-        if watch is None or self._settled:
-            return
-        read, feed = self._upstream.read, watch.feed
-        try:
-            while data := await read():
-                feed(data)
-                yield data
-            usage = watch.end()
-        except BackendError as error:
-            raise self._break(error) from error
-        self._succeed(usage)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield the reply's events, a Finish last; raises StreamBrokenError if it breaks off before that."""

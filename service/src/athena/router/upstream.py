@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +18,8 @@ CONNECTING_AT_ONCE = 4  # to one origin; mlx_lm.server's backlog holds five
 KEPT_PER_ORIGIN = 256  # connections that may wait for their next request
 KEPT_SECONDS = 30.0  # how long they may
 CLOCK_SECONDS = 0.1  # how often the limits of replies are looked at
+_KNOWN_URLS = 1024
+_GET, _POST = b"GET", b"POST"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,28 +31,35 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Address(msgspec.Struct, frozen=True):
-    """An URL taken apart: where to connect to, and the start of a request's head."""
+    """Where to connect to."""
 
     host: str
     port: int
     tls: bool
-    target: bytes
 
 
-@lru_cache(maxsize=1024)
-def _address(url: str) -> _Address:
+class _Place(msgspec.Struct, frozen=True):
+    """An URL taken apart: whom to ask, and the start of the head of a GET and of a POST."""
+
+    origin: "_Origin"
+    get: bytes
+    post: bytes
+
+
+def _take_apart(url: str) -> tuple[_Address, bytes]:
+    """Return where an URL leads, and the request line's end with the host's header."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         authority = parts.netloc.rpartition("@")[2]
-        target = f" {path} HTTP/1.1\r\nhost: {authority}\r\n".encode("ascii")
+        head = f" {path} HTTP/1.1\r\nhost: {authority}\r\n".encode("ascii")
     except ValueError as error:
         raise BackendError(FailureKind.REFUSED, f"{url} is not a URL: {error}") from None
     if parts.scheme not in {"http", "https"} or not host:
         raise BackendError(FailureKind.REFUSED, f"{url} is not an http or https URL")
     tls = parts.scheme == "https"
-    return _Address(host, port or (443 if tls else 80), tls, target)
+    return _Address(host, port or (443 if tls else 80), tls), head
 
 
 def _plain(error: OSError) -> str:
@@ -164,20 +172,21 @@ class UpstreamClient:
         self.loop = asyncio.get_running_loop()
         self._verify = verify
         self._connect_seconds = connect_seconds
-        self._origins: dict[tuple[str, int, bool], _Origin] = {}
+        self._origins: dict[_Address, _Origin] = {}
+        self._places: dict[str, _Place] = {}
         self._clock: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, within: float = 5.0) -> Reply:
         """Return the whole answer to a GET, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(self._start(b"GET", url, b"", headers, within))
+        return await self._whole(self._start(_GET, url, b"", headers, within))
 
     async def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float = 5.0
     ) -> Reply:
         """Return the whole answer to a POST of JSON, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(self._start(b"POST", url, body, headers, within))
+        return await self._whole(self._start(_POST, url, body, headers, within))
 
     def start(self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float) -> UpstreamReply:
         """POST JSON and return its answer before any of it is there: sent at once where a connection is kept.
@@ -185,13 +194,13 @@ class UpstreamClient:
         `within` seconds from now the answer breaks off with BackendError(TIMEOUT), unless `set_idle_limit` of the
         reply is called before. Whatever goes wrong is raised by the reply's methods, a bad URL at once.
         """
-        return self._start(b"POST", url, body, headers, within)
+        return self._start(_POST, url, body, headers, within)
 
     async def open(
         self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float
     ) -> UpstreamReply:
         """POST JSON and return the answer once its head is there; as `start`. Cancelling closes the connection."""
-        reply = self._start(b"POST", url, body, headers, within)
+        reply = self._start(_POST, url, body, headers, within)
         try:
             await reply.head()
         except BaseException:
@@ -226,14 +235,20 @@ class UpstreamClient:
     ) -> UpstreamReply:
         if self.closed:
             raise BackendError(FailureKind.REFUSED, "the client is closed")
-        address = _address(url)
-        origin = self._origin(address)
-        reply = UpstreamReply(self.loop, origin, _render(method, address, body, headers))
+        place = self._places.get(url) or self._find(url)
+        more = b""
+        if headers:
+            more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
+        if method is _POST:
+            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (place.post, more, len(body), body)
+        else:
+            request = b"%b%b\r\n" % (place.get, more)
+        reply = UpstreamReply(self.loop, place.origin, request)
         reply.set_deadline(within)
         self.limited.add(reply)
         if self._clock is None:
             self._clock = self.loop.call_later(CLOCK_SECONDS, self._look_at_limits)
-        origin.send(reply)
+        place.origin.send(reply)
         return reply
 
     def _look_at_limits(self) -> None:
@@ -267,12 +282,17 @@ class UpstreamClient:
             self._verify = ssl.create_default_context()
         return self._verify
 
-    def _origin(self, address: _Address) -> _Origin:
-        key = (address.host, address.port, address.tls)
-        origin = self._origins.get(key)
+    def _find(self, url: str) -> _Place:
+        address, head = _take_apart(url)
+        origin = self._origins.get(address)
         if origin is None:
-            origin = self._origins[key] = _Origin(self, address)
-        return origin
+            origin = self._origins[address] = _Origin(self, address)
+        if len(self._places) >= _KNOWN_URLS:
+            self._places.clear()
+        place = self._places[url] = _Place(
+            origin, b"GET" + head, b"POST" + head + b"content-type: application/json\r\n"
+        )
+        return place
 
     def keep(self, connection: Connection) -> None:
         """Note since when a connection waits, and see to it that it does not do so for ever."""
@@ -297,13 +317,3 @@ class UpstreamClient:
                 waiting = True
         if waiting:
             self._sweeper = self.loop.call_later(KEPT_SECONDS / 2, self._sweep)
-
-
-def _render(method: bytes, address: _Address, body: bytes, headers: Mapping[str, str] | None) -> bytes:
-    more = b""
-    if headers:
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
-    if method == b"GET":
-        return b"".join((method, address.target, more, b"\r\n"))
-    length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-    return b"".join((method, address.target, length, more, b"\r\n", body))

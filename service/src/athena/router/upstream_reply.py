@@ -39,9 +39,28 @@ class UpstreamReply:
     """
 
     __slots__ = (
-        "_active", "_chunks", "_connection", "_deadline", "_detail", "_ended", "_error", "_idle_seconds", "_idle_since",
-        "_loop", "_origin", "_push", "_size", "_waiter", "_waits_for", "_whole", "begun", "fresh", "headed",
-        "raw_headers", "request", "status",
+        "_active",
+        "_chunks",
+        "_connection",
+        "_deadline",
+        "_ended",
+        "_error",
+        "_idle_seconds",
+        "_idle_since",
+        "_limit_seconds",
+        "_loop",
+        "_origin",
+        "_push",
+        "_size",
+        "_waiter",
+        "_waits_for",
+        "_whole",
+        "begun",
+        "fresh",
+        "headed",
+        "raw_headers",
+        "request",
+        "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin, request: bytes) -> None:
@@ -61,7 +80,7 @@ class UpstreamReply:
         self._waiter: asyncio.Future[None] | None = None
         self._waits_for = 0
         self._deadline = 0.0
-        self._detail = ""
+        self._limit_seconds = 0.0
         self._idle_seconds = 0.0
         self._idle_since = 0.0
         self._active = False
@@ -150,7 +169,7 @@ class UpstreamReply:
     def set_deadline(self, seconds: float) -> None:
         """Break the reply with BackendError(TIMEOUT) unless it has ended within `seconds` from now."""
         self._deadline = self._loop.time() + seconds
-        self._detail = f"no answer within {round(seconds, 1):g} s"
+        self._limit_seconds = seconds
 
     def set_idle_limit(self, seconds: float) -> None:
         """In place of a deadline: break the reply once nothing has come for `seconds`."""
@@ -162,7 +181,7 @@ class UpstreamReply:
         """Break the reply off if one of its limits has passed; called by the client's clock."""
         if self._deadline:
             if now >= self._deadline:
-                self.expire(self._detail)
+                self.expire(f"no answer within {round(self._limit_seconds, 1):g} s")
         elif self._idle_seconds:
             # Bytes that wait for a slow caller are not the engine's fault.
             if self._active or self._chunks or (self._connection is not None and self._connection.held_back):

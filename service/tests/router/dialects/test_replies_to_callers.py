@@ -220,8 +220,8 @@ def test_whatever_arguments_a_model_writes_ollamas_client_reads_an_object(writte
 
 
 def test_content_types_are_those_of_the_dialects_own_servers() -> None:
-    assert openai_encoder(Operation.CHAT).content_type.startswith("text/event-stream")
-    assert ollama_encoder(Operation.CHAT).content_type == "application/x-ndjson"
+    assert openai_encoder(Operation.CHAT).content_type.startswith(b"text/event-stream")
+    assert ollama_encoder(Operation.CHAT).content_type == b"application/x-ndjson"
 
 
 BROKEN = StreamBrokenError(FailureKind.RESET, "The reply broke off.")

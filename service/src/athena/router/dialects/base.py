@@ -45,7 +45,7 @@ class StreamWatch(Protocol):
 class ReplyEncoder(Protocol):
     """Writes one reply in the caller's dialect: as a stream event by event, or whole."""
 
-    content_type: str
+    content_type: bytes
 
     def start(self) -> bytes:
         """Return what a stream opens with (OpenAI's role announcement), or nothing."""

@@ -172,7 +172,7 @@ def usage_of(body: bytes) -> Usage:
 class Encoder:
     """Writes one reply; see ReplyEncoder."""
 
-    content_type = "application/x-ndjson"
+    content_type = b"application/x-ndjson"
 
     def __init__(self, operation: Operation, model: str, *, started: float) -> None:
         self._chat = operation is Operation.CHAT

@@ -236,7 +236,7 @@ def usage_of(body: bytes) -> Usage:
 class Encoder:
     """Writes one reply; see ReplyEncoder."""
 
-    content_type = "text/event-stream; charset=utf-8"
+    content_type = b"text/event-stream; charset=utf-8"
 
     def __init__(self, operation: Operation, model: str, *, include_usage: bool) -> None:
         self._chat = operation is Operation.CHAT
