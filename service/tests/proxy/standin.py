@@ -77,6 +77,9 @@ class Heard:
         self.left_at = time.monotonic()
 
 
+# What engines answer when the proxy asks whether they live; nobody counts it.
+_LIFE = {"/api/version": b'{"version": "0.11.4"}', "/api/ps": b'{"models": []}', "/health": b"{}", "/v1/models": b"{}"}
+
 Handler = Callable[[Heard], Awaitable[None]]
 
 
@@ -133,6 +136,9 @@ class StandIn:
         try:
             while not writer.is_closing():
                 heard = await self._hear(reader, writer)
+                if heard.method == "GET" and heard.path in _LIFE:
+                    await heard.answer(_LIFE[heard.path])
+                    continue
                 self.heard.append(heard)
                 await self.handler(heard)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from athena.router.probes import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Backend
 from athena.settings import RouterSettings
@@ -35,10 +36,12 @@ class Bench:
             }
         )
 
-    async def router(self, *rows: Backend, ollama_url: str | None = None) -> RouterServices:
-        """Start a router that knows these rows."""
+    async def router(
+        self, *rows: Backend, ollama_url: str | None = None, periods: Periods | None = None
+    ) -> RouterServices:
+        """Start a router that knows these rows; with `periods` it watches and probes the engines."""
         self.registry.rows = list(rows)
-        services = RouterServices(await self.settings(ollama_url))
+        services = RouterServices(await self.settings(ollama_url), periods=periods)
         await self._stack.enter_async_context(services)
         await until(lambda: services.configuration.snapshot.complete)
         return services

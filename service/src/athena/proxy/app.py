@@ -33,6 +33,7 @@ from athena.proxy.models import Models
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.listener import Server
 from athena.router.board import Board
+from athena.router.probes import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Dialect, Operation
 from athena.settings import ProxySettings
@@ -72,7 +73,7 @@ class Proxy:
         """Make the parts; raises what a neighbour or a file that they cannot do without is at fault of."""
         keys_file = self._settings.proxy_api_keys_file
         self._callers = Callers(Keys(keys_file) if keys_file is not None else None)
-        services = RouterServices(self._settings, board=self._board, metrics=self._metrics.router)
+        services = RouterServices(self._settings, board=self._board, metrics=self._metrics.router, periods=Periods())
         await self._stack.enter_async_context(services)
         self._start(services)
         await self._stack.enter_async_context(self._metrics)

@@ -13,7 +13,9 @@ from athena.router.routes import Door
 from athena.router.types import Usage
 from athena.router.upstream_reply import UpstreamReply
 
+_UNREACHABLE = (FailureKind.REFUSED, FailureKind.TIMEOUT)
 _PATIENCE = 4.0  # seconds that a sound engine may think about a short prompt without a sign of life
+_TIMES_USUAL = 3.0  # as long as usual may a whole reply take before it is strange
 _BYTES_A_SECOND = 500.0  # of prompt; slower reading is not to be expected
 
 
@@ -86,9 +88,11 @@ class Attempt:
     @property
     def patience(self) -> float:
         """How long a sound engine may be silent about it, in seconds."""
-        if self._whole:
-            return self.door.whole_seconds
-        return _PATIENCE + len(self._call.body) / _BYTES_A_SECOND
+        if not self._whole:
+            return _PATIENCE + len(self._call.body) / _BYTES_A_SECOND
+        usual = self.door.gate.usual_seconds()
+        longest = self.door.whole_seconds
+        return longest if usual is None else min(_PATIENCE + _TIMES_USUAL * usual, longest)
 
     def saw_first_token(self) -> None:
         """Note when writing began, for engines that do not measure it."""
@@ -125,7 +129,8 @@ class Attempt:
                 self._books.metrics.stalled()
             now = self._count_failure()
             self._leave()
-            self.door.gate.failed(now, self.begun)
+            unreachable = not self.upstream.begun and kind in _UNREACHABLE
+            self.door.gate.failed(now, self.begun, unreachable=unreachable)
 
     def unavailable(self, retry_after: float | None) -> None:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""

@@ -82,6 +82,11 @@ def after_success(breaker: Breaker, now: float, begun: float) -> Breaker:
     return Breaker(changed_at=now)
 
 
+def postponed(breaker: Breaker, until: float) -> Breaker:
+    """Return the breaker with its next trial no earlier than that; one that is under way goes on."""
+    return breaker._replace(retry_at=until) if breaker.state is State.OPEN else breaker
+
+
 def trial_is_due(breaker: Breaker, now: float) -> bool:
     """Whether one attempt may be made at a backend that is out of the route."""
     return breaker.state is not State.CLOSED and now >= breaker.retry_at

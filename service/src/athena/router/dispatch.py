@@ -24,6 +24,7 @@ from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
+_FORGOTTEN_SECONDS = 3.0  # beyond its time, after which a trial is left to requests
 log = structlog.get_logger()
 
 __all__ = ["Dispatcher", "OpenReply"]
@@ -128,11 +129,12 @@ class Dispatcher:
         while True:
             now = gates.clock()
             usable = []
-            trials = not gates.board.prober_lives(now)  # otherwise no request needs to find out
+            # While a prober looks after the backends no request needs to find out, unless it forgot one.
+            due = now if not gates.board.prober_lives(now) else now - _FORGOTTEN_SECONDS
             for door in doors:
                 if door.gate.usable(now):
                     usable.append(door)
-                elif trials and not usable and door.gate.try_trial(now):
+                elif not usable and door.gate.try_trial(now, due):
                     return door
             if not usable:
                 return None
@@ -210,6 +212,7 @@ class Dispatcher:
 
     def _note_failure(self, call: Call, door: Door, error: BackendError, following: Door | None) -> None:
         target = door.target
+        door.gate.last_failure = f"{error.kind}: {error.detail}"
         if following is not None:
             self._books.metrics.moved(error.kind)
         fallback = falls_back(target, following.target if following is not None else None)
@@ -229,7 +232,9 @@ class Dispatcher:
         for door in closed:
             breaker = door.gate.breaker
             why = breaker.reason.name.lower() if breaker.reason else "overloaded"
-            detail = f"it is out of the route ({why})"
+            detail = f"out of the route ({why})"
+            if door.gate.last_failure:
+                detail += f" since {door.gate.last_failure}"
             failures.append(Failure(door.target, BackendError(FailureKind.OPEN, detail)))
         soonest = min((door.gate.retry_in(now) for door in closed), default=None)
         return verdict(call.model, failures, retry_in=soonest)

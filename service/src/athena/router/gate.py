@@ -18,6 +18,7 @@ from athena.router.board import (
     GENERATED_AT,
     LEVEL,
     PAUSED_UNTIL,
+    PROGRESS_AT,
     REASON,
     RETRY_AT,
     SAMPLES,
@@ -158,6 +159,8 @@ class Gate:
         self.limit = limit
         self.in_use = 0
         self.queued = 0
+        self.last_failure = ""  # in words; of this process
+        self.suspected = False  # it should be asked at once whether it answers
         self.flights: set[Flight] = set()
         self.slot = slot
         self.cells = slot.cells
@@ -184,11 +187,11 @@ class Gate:
         if self.queued:
             self.hand_on()
 
-    def try_trial(self, now: float) -> bool:
-        """Take a slot as the one trial of a backend that is out of the route, if one is due."""
+    def try_trial(self, now: float, due: float) -> bool:
+        """Take a slot as the one trial of a backend that is out of the route, if one was due at the time `due`."""
         with self.slot.locked():
             before = self.breaker
-            if not rules.trial_is_due(before, now):
+            if not rules.trial_is_due(before, due):
                 return False
             self._store(rules.on_trial(before, now))
             self.in_use += 1
@@ -232,8 +235,9 @@ class Gate:
             cells[SERVICE_SECONDS] = mean + (seconds - mean) / _SMOOTHING
         self.leave()
 
-    def failed(self, now: float, begun: float) -> None:
-        """Leave after a reply that began at `begun` and did not come, or broke off."""
+    def failed(self, now: float, begun: float, *, unreachable: bool = False) -> None:
+        """Leave after a reply that began at `begun` and did not come, or broke off; `unreachable`: nothing came."""
+        self.suspected |= unreachable
         self._change(lambda breaker: rules.after_failure(breaker, now, begun, self._random.random()))
         self.leave()
 
@@ -274,24 +278,17 @@ class Gate:
         if self.queued:
             self.hand_on()
 
-    def begin_trial(self, now: float) -> bool:
-        """Begin the one trial if it is due, without a slot: a probe's."""
-        with self.slot.locked():
-            before = self.breaker
-            due = rules.trial_is_due(before, now)
-            if due:
-                self._store(rules.on_trial(before, now))
-        return due
+    def postpone(self, until: float) -> None:
+        """Take note that a probe looks after the backend: no request has to make a trial before that time."""
+        self._change(lambda breaker: rules.postponed(breaker, until))
 
-    def trial_failed(self, now: float, begun: float, reason: Reason) -> None:
-        """Take note that a probe's trial failed."""
-        self._change(
-            lambda breaker: (
-                rules.after_failure(breaker, now, begun, self._random.random())._replace(reason=reason)
-                if breaker.state is State.HALF_OPEN
-                else breaker
-            )
-        )
+    def usual_seconds(self) -> float | None:
+        """Return how long a whole reply takes on average, None where too few have come."""
+        return self.cells[SERVICE_SECONDS] if self.cells[SAMPLES] >= _SAMPLES else None
+
+    def alive_at(self) -> float:
+        """Return when a request last showed that the backend generates."""
+        return max(self.cells[GENERATED_AT], self.cells[PROGRESS_AT])
 
     def retry_in(self, now: float) -> float:
         """Return how long the backend will stay out of the route at least, as far as is known."""

@@ -12,6 +12,8 @@ from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.gates import Gates
+from athena.router.probes import Periods, Prober, Watch
+from athena.router.probing import Asker
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
 from athena.router.spool import Spool
@@ -24,7 +26,8 @@ class RouterServices:
 
     `async with RouterServices(settings) as services: reply = await services.dispatcher.open(call)`. A `source` stands
     in for the Admin API. `board` is that of all workers of a proxy, attached; otherwise this loop has limits and
-    breakers of its own. `metrics` counts what happens to requests.
+    breakers of its own. `metrics` counts what happens to requests. With `periods` the engines
+    are watched, by the first worker with probes of its own; otherwise requests alone show which engines serve.
     """
 
     configuration: Configuration
@@ -41,7 +44,9 @@ class RouterServices:
         source: Source | None = None,
         board: Board | None = None,
         metrics: RouterMetrics | None = None,
+        periods: Periods | None = None,
     ) -> None:
+        self._periods = periods
         self.settings = settings
         self.metrics = metrics if metrics is not None else RouterMetrics()
         self._board = board if board is not None else Board()
@@ -75,9 +80,27 @@ class RouterServices:
             random=random,
         )
         await self._stack.enter_async_context(self.gates)
+        if self._periods is not None:
+            await self._watch(self._periods, random)
         await self._stack.enter_async_context(self.figures)
         await self._stack.enter_async_context(self.configuration)
         return self
+
+    async def _watch(self, periods: Periods, random: Random) -> None:
+        upstream = UpstreamClient(connect_seconds=periods.check_within)
+        self._stack.push_async_callback(upstream.aclose)
+        asker = Asker(upstream, check_seconds=periods.check_within, generate_seconds=periods.generate_within)
+        await self._stack.enter_async_context(Watch(self.gates, asker, periods))
+        if self._board.worker == 0:
+            prober = Prober(
+                self.gates,
+                asker,
+                periods,
+                snapshot=lambda: self.configuration.snapshot,
+                add=self.dispatcher.route,
+                random=random,
+            )
+            await self._stack.enter_async_context(prober)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
