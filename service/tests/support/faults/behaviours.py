@@ -94,6 +94,17 @@ async def hang_after_first_token(asked: Asked) -> None:
     await _for_ever()
 
 
+async def keep_alive_only(asked: Asked) -> None:
+    """Say that the prompt is still being read, for ever: mlx_lm.server's comments, an empty piece from Ollama."""
+    question = asked.question
+    if not question.stream:
+        await _for_ever()
+    asked.start()
+    while True:
+        asked.send(question.piece("") if question.ollama else b": keepalive 1/2\n\n")
+        await asyncio.sleep(0.2)
+
+
 async def end_without_token(asked: Asked) -> None:
     """Open a stream and end it properly, but without a token or an end mark."""
     if asked.question.stream:
@@ -187,6 +198,11 @@ async def too_many(asked: Asked) -> None:
     asked.answer(429, b'{"error": {"message": "slow down"}}', "retry-after: 1")
 
 
+async def reject(asked: Asked) -> None:
+    """Answer 400."""
+    asked.answer(400, b'{"error": "invalid options: num_ctx"}')
+
+
 async def gibberish(asked: Asked) -> None:
     """Answer what is no HTTP."""
     asked.write(b"\x16\x03\x01 what?\r\n\r\n")
@@ -212,10 +228,10 @@ async def _for_ever() -> None:
 BEHAVIOURS: Mapping[str, Behaviour] = {
     behaviour.__name__: behaviour
     for behaviour in (
-        *(serve, hang, hang_after_head, hang_after_first_token, end_without_token, end_without_mark),
+        *(serve, hang, hang_after_head, hang_after_first_token, keep_alive_only, end_without_token, end_without_mark),
         *(close_after_first_token, reset_after_first_token, error_after_first_token),
         *(half_a_line, half_a_line_after_first_token, nothing, close, reset),
-        *(missing, fail, unavailable, too_many, gibberish),
+        *(missing, fail, unavailable, too_many, reject, gibberish),
     )
 }
 REFUSE = "refuse"
