@@ -29,7 +29,7 @@ def main() -> None:
     except UnavailableError as reason:
         raise SystemExit(str(reason)) from None
     chosen = [load.quick() if options.quick else load for load in loads.ALL if _is_chosen(load.name, options.load)]
-    found, missing = _obtain([each for each in gateways.ALL if _is_chosen(each.name, options.only)])
+    found, missing = obtain([each for each in gateways.ALL if _is_chosen(each.name, options.only)])
     result: dict[str, Any] = {
         "machine": description(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -40,8 +40,9 @@ def main() -> None:
     for group in _by_engines(chosen):
         measured = _measure(program, group, [gateway for gateway, _ in found], options.passes, result["missing"])
         for load in group:
-            result["loads"][load.name] = medians = _medians(load, measured[load.name])
-            print_table(load, medians)
+            figures = medians(load, measured[load.name])
+            result["loads"][load.name] = figures
+            print_table(load, figures)
     options.save.parent.mkdir(parents=True, exist_ok=True)
     options.save.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\nfigures: {options.save}")
@@ -64,7 +65,7 @@ def _is_chosen(name: str, choice: str | None) -> bool:
     return choice is None or any(name.lower().startswith(each.strip().lower()) for each in choice.split(",") if each)
 
 
-def _obtain(wanted: Sequence[Gateway]) -> tuple[list[tuple[Gateway, str]], dict[str, str]]:
+def obtain(wanted: Sequence[Gateway]) -> tuple[list[tuple[Gateway, str]], dict[str, str]]:
     """Return the gateways that can be had, with their versions, and why the others cannot."""
     found: list[tuple[Gateway, str]] = []
     missing: dict[str, str] = {}
@@ -144,19 +145,19 @@ def _warm_up(program: Path, target: Target, folder: Path) -> None:
         time.sleep(0.5)
 
 
-def _medians(load: Load, passes: dict[str, list[Figures]]) -> dict[str, Figures]:
+def medians(load: Load, passes: dict[str, list[Figures]]) -> dict[str, Figures]:
     """Return each gateway's medians, what it adds to the way straight to the engine, and its share of nginx's rate."""
-    medians = {
+    result = {
         name: {figure: statistics.median(each[figure] for each in taken) for figure in taken[0]}
         for name, taken in passes.items()
     }
-    straight, nginx = medians.get(STRAIGHT), medians.get("nginx")
-    for name, row in medians.items():
+    straight, nginx = result.get(STRAIGHT), result.get("nginx")
+    for name, row in result.items():
         if straight is not None and name != STRAIGHT:
             row |= {f"added_{figure}": row[figure] - straight[figure] for figure in ("p50", "p99") if figure in row}
         if load.ratio and nginx:
             row["ratio"] = row[load.ratio] / nginx[load.ratio]
-    return medians
+    return result
 
 
 if __name__ == "__main__":

@@ -18,18 +18,23 @@ MODEL = "bench"
 
 def build() -> Path:
     """Return the built program; quick where nothing changed. Raises UnavailableError without Go."""
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    if not Path(go).exists():
-        raise UnavailableError("Go is missing (Debian package golang-go)")
     program = CACHE / "traffic"
     CACHE.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
-        [go, "build", "-o", str(program), "."], cwd=SOURCE, env=environment({"GOFLAGS": "-buildvcs=false"}),
+        [go(), "build", "-o", str(program), "."], cwd=SOURCE, env=environment({"GOFLAGS": "-buildvcs=false"}),
         check=False, capture_output=True, text=True,
     )  # fmt: skip
     if built.returncode:
         raise UnavailableError(f"the load cannot be built:\n{built.stderr}")
     return program
+
+
+def go() -> str:
+    """Return the Go command. Raises UnavailableError without it."""
+    command = shutil.which("go") or "/usr/local/go/bin/go"
+    if not Path(command).exists():
+        raise UnavailableError("Go is missing (Debian package golang-go)")
+    return command
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""The benchmark works: its load misses nothing, one command measures the proxy. How fast that is is not asked here."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from bench.gateways.base import Gateway, Start
+from bench.machine import UnavailableError
+from bench.table import rows
+
+from bench import loads, run, traffic
+
+BENCH = Path(run.__file__).parent
+
+
+@pytest.mark.slow
+def test_the_load_reads_answers_however_they_are_cut() -> None:
+    done = subprocess.run(
+        [traffic.go(), "test", "./..."], cwd=traffic.SOURCE, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_command_measures_the_proxy_under_every_load(tmp_path: Path) -> None:
+    saved = tmp_path / "figures.json"
+    done = subprocess.run(
+        [BENCH / "run", "--quick", "--only", "athena,nginx", "--save", saved],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(saved.read_text(encoding="utf-8"))
+    assert set(found["loads"]) == {load.name for load in loads.ALL}
+    for load in loads.ALL:
+        title = load.title
+        assert title in done.stdout
+        row = found["loads"][load.name]["athena"]
+        assert row["sent"] > 0
+        assert row["lost"] == 0, f"{title}: {row}"
+        assert {column.figure for column in load.columns} <= {*row, "ratio"}
+        assert "straight" in found["loads"][load.name] or load.engines > 1
+    assert ("nginx" in found["versions"]) != ("nginx" in found["missing"])
+
+
+def test_a_gateway_that_cannot_be_had_is_named_and_the_others_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    found, missing = run.obtain([_Gateway("here", None), _Gateway("away", "it is not in the registry")])
+    assert [gateway.name for gateway, _ in found] == ["here"]
+    assert missing == {"away": "it is not in the registry"}
+    assert "away: it is not in the registry" in capsys.readouterr().out
+
+
+def test_figures_are_medians_and_set_against_nginx_and_the_straight_way() -> None:
+    load = loads.Load(
+        "some",
+        "some load",
+        traffic.Prompts(),
+        lambda _, __: {},
+        (
+            loads.Column("rate", "requests/s"),
+            loads.Column("ratio", "of nginx", 3),
+            loads.Column("added_p50", "added", 1),
+        ),
+        ratio="rate",
+    )
+    passes = {
+        "straight": [{"rate": 900.0, "p50": 1.0}],
+        "nginx": [{"rate": rate, "p50": 2.0} for rate in (400.0, 100.0, 390.0)],
+        "athena": [{"rate": rate, "p50": 3.5} for rate in (195.0, 2000.0, 20.0)],
+    }
+    assert rows(load, run.medians(load, passes)) == [
+        ["", "requests/s", "of nginx", "added"],
+        ["straight", "900", "2.308", ""],
+        ["nginx", "390", "1.000", "1.0"],
+        ["athena", "195", "0.500", "2.5"],
+    ]
+
+
+class _Gateway(Gateway):
+    """One that can be had, or cannot for a reason."""
+
+    def __init__(self, name: str, reason: str | None) -> None:
+        self.name = name
+        self._reason = reason
+
+    def obtain(self) -> str:
+        if self._reason:
+            raise UnavailableError(self._reason)
+        return "1.0"
+
+    def start(self, engines: Sequence[traffic.Engine], port: int, folder: Path) -> Start:
+        raise NotImplementedError
