@@ -168,3 +168,48 @@ def test_when_no_engine_answers_the_caller_learns_which_were_tried_and_when_to_c
         assert "openai" in reply.text
         assert "mlx" in reply.text
         assert "refused" in reply.text
+
+
+@pytest.mark.parametrize(("path", "ollama"), [(CHAT, False), ("/api/chat", True), ("/nothing", False)])
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        ("content-length: 70000\r\n\r\n", 413),
+        ("transfer-encoding: chunked\r\n\r\n5\r\n{", 408),
+        ("x: " + "y" * 70_000 + "\r\n\r\n", 431),
+        ("content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+    ],
+)
+def test_what_the_server_refuses_is_told_in_the_dialect_of_the_path(
+    strict: str, path: str, ollama: bool, rest: str, status: int
+) -> None:
+    answer, _ = _talk(strict, f"POST {path} HTTP/1.1\r\nhost: x\r\n{rest}".encode())
+    lines, _, told = answer.partition(b"\r\n\r\n")
+    assert lines.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close" in lines
+    assert b"\r\nx-request-id: " in lines
+    error = json.loads(told)["error"]
+    # Where the head itself cannot be read there is no path yet.
+    assert isinstance(error, str if ollama and status != 400 else dict)
+
+
+def test_what_the_server_refuses_is_counted(strict: str) -> None:
+    _talk(strict, b"HELLO\r\n\r\n")
+    _talk(strict, b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n")
+    metrics = httpx.get(f"{strict}/metrics").text
+    assert 'athena_refused_total{reason="bad_request"} 1.0' in metrics
+    assert 'athena_refused_total{reason="payload_too_large"} 1.0' in metrics
+    assert 'gen_ai_server_requests_total{error_type="payload_too_large",' in metrics
+    assert "athena_connections 1.0" in metrics
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low", "High"])
+def test_a_caller_may_say_how_urgent_it_is(http: httpx.Client, priority: str) -> None:
+    assert http.post(CHAT, json=BODY, headers={"x-athena-priority": priority}).status_code == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+def test_a_priority_that_there_is_not_is_refused_by_its_name(http: httpx.Client, path: str) -> None:
+    reply = http.post(path, json=BODY, headers={"x-athena-priority": "urgent"})
+    assert reply.status_code == 400
+    assert "x-athena-priority must be high, normal or low" in reply.text

@@ -78,3 +78,18 @@ def test_metrics_name_known_models_only_and_errors_by_their_class(stand_in: Run,
     assert 'error_type="request_rejected"' in text
     assert "athena_configuration_version 1.0" in text
     assert "athena_configuration_reachable 1.0" in text
+
+
+def test_health_shows_the_backends_that_were_asked_for(stand_in: Run, proxy_for: StartProxy) -> None:
+    url = proxy_for(
+        backend("m", "openai", "http://127.0.0.1:9", priority=0),
+        backend("m", "openai", stand_in(openai_engine).url, priority=1, max_concurrency=3),
+    )
+    messages = [{"role": "user", "content": "Hi"}]
+    for _ in range(5):
+        assert httpx.post(f"{url}/v1/chat/completions", json={"model": "m", "messages": messages}).status_code == 200
+    shown = {one["id"]: one for one in httpx.get(f"{url}/health").json()["backends"]}
+    assert shown[1]["state"] == "open"
+    assert shown[1]["reason"]
+    assert shown[2]["state"] == "closed"
+    assert (shown[2]["limit"], shown[2]["in_use"], shown[2]["queued"]) == (3, 0, 0)
