@@ -207,7 +207,9 @@ class FairQueue(Generic[_T]):
         urgent.
         """
         caller, count = max(self._callers.items(), key=lambda pair: pair[1], default=("", 0))
-        if count <= self._callers.get(newcomer.caller, 0) + 1 or not self.takes_more_than_its_share(caller):
+        own = self._callers.get(newcomer.caller, 0)
+        callers = len(self._callers) + (not own)
+        if count <= max(own + 1, self.limit / callers):
             return None
         for class_ in reversed(self._classes):
             for flow_name in ((caller, True), (caller, False)):

@@ -65,9 +65,9 @@ def after_failure(breaker: Breaker, now: float, begun: float, chance: float, lim
     """
     if breaker.state is State.OPEN or begun < breaker.changed_at:
         return breaker
-    failed = breaker._replace(failures=breaker.failures + 1)
     if breaker.state is State.HALF_OPEN:
-        return opened(failed, now, breaker.reason, chance)
+        return opened(breaker, now, breaker.reason, chance)
+    failed = breaker._replace(failures=breaker.failures + 1)
     if failed.failures >= limit:
         return opened(failed, now, Reason.FAILURES, chance)
     return failed

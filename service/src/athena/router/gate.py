@@ -334,13 +334,15 @@ class Gate:
         waiter = Waiter(ticket, ticket.caller, ticket.priority, ticket.size, ticket.since)
         seconds = self.expected_wait(self.queue.position(waiter))
         if seconds > within and self.cells[SAMPLES] >= _SAMPLES:
-            return self._refusal(seconds, f"the wait would be about {seconds:.0f} s", ticket.caller)
+            over = self.queue.takes_more_than_its_share(ticket.caller)
+            return self._refusal(seconds, f"the wait would be about {seconds:.0f} s", over=over)
         while self.queue.full:
             other = self.queue.to_make_room_for(waiter) if make_room else None
             if other is None:
-                return self._refusal(seconds, f"{len(self.queue)} requests wait already", ticket.caller)
+                over = self.queue.takes_more_than_its_share(ticket.caller)
+                return self._refusal(seconds, f"{len(self.queue)} requests wait already", over=over)
             self.queue.discard(other)
-            other.item.lose(self, self._refusal(seconds, "others wait as well", other.caller))
+            other.item.lose(self, self._refusal(seconds, "others wait as well", over=True))
         self.queue.add(waiter)
         ticket.places[self] = waiter
         self._count_queue()
@@ -362,7 +364,7 @@ class Gate:
         """Refuse those who have waited for too long, send on those who wait for a backend that left the route."""
         for waiter in self.queue.expire(now - longest):
             self._count_queue()
-            error = self._refusal(self.expected_wait(len(self.queue) + 1), f"no slot within {longest:g} s", None)
+            error = self._refusal(self.expected_wait(len(self.queue) + 1), f"no slot within {longest:g} s")
             waiter.item.lose(self, error)
         if not self.queued:
             return
@@ -392,8 +394,7 @@ class Gate:
             trips=int(self.cells[TRIPS]),
         )
 
-    def _refusal(self, seconds: float, why: str, caller: str | None) -> QueueFullError:
-        over = caller is not None and self.queue.takes_more_than_its_share(caller)
+    def _refusal(self, seconds: float, why: str, *, over: bool = False) -> QueueFullError:
         shortest, longest = _RETRY_SECONDS
         retry_after = min(max(seconds, shortest), longest)
         detail = f"The backends of model {self.model} are all at work, and {why}."

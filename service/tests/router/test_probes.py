@@ -1,0 +1,291 @@
+"""Engines that hang, die, recover or are only busy, as a router sees that watches and probes them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from athena.router.errors import NoBackendError
+from athena.router.gate import Gate
+from athena.router.probes import Periods
+from athena.router.probing import Loaded, Proof, find, generation, keep_alive, proof
+from athena.router.services import RouterServices
+from athena.router.types import Backend, BackendType
+from tests.router.conftest import Bench
+from tests.router.registry import row
+from tests.router.standin import Asked, StandIn, refused_url, serve, until
+from tests.router.test_dispatch import SAID, answer, call
+
+QUICK = Periods(
+    tick=0.01,
+    suspect_after=0.05,
+    suspect_again=0.2,
+    silent_after=0.15,
+    check_every=0.1,
+    check_within=0.08,
+    generate_every=0.15,
+    generate_within=0.12,
+    trial_every=0.05,
+    load=0.6,
+    fresh=0.1,
+)
+
+
+class Engine:
+    """A behaviour that can be told what to do with prompts and with the cheap questions; it counts the probes."""
+
+    def __init__(self) -> None:
+        self.answers = True
+        self.generates = True
+        self.thinks = 0.0
+        self.loaded: list[dict[str, object]] = []
+        self.probes: list[Asked] = []
+        self.prompts: list[str] = []
+        self._free = asyncio.Lock()
+
+    async def __call__(self, asked: Asked) -> None:
+        """Answer one request; prompts one after the other, as an engine without parallelism does."""
+        if not self.answers:
+            await asked.until_left()
+        elif asked.method == "GET":
+            await asked.answer(200, json.dumps({"models": self.loaded}).encode())
+        else:
+            if asked.prompt == "Hi":
+                self.probes.append(asked)
+            else:
+                self.prompts.append(asked.prompt)
+            if not self.generates:
+                await asked.until_left()
+                return
+            async with self._free:
+                await asyncio.sleep(self.thinks)
+                await serve(asked)
+
+
+Watched = Callable[..., Awaitable[RouterServices]]
+
+
+@pytest.fixture
+def watched(bench: Bench) -> Watched:
+    """Start a router that watches and probes, and knows these rows."""
+
+    async def start(*rows: Backend, periods: Periods = QUICK) -> RouterServices:
+        return await bench.router(*rows, periods=periods)
+
+    return start
+
+
+def gate_of(services: RouterServices, engine: StandIn) -> Gate:
+    """Return the gate of an engine."""
+    return next(gate for gate in services.gates if gate.endpoint_url == engine.url)
+
+
+def state_of(services: RouterServices, engine: StandIn) -> str:
+    """Return the state of an engine's breaker."""
+    return next((one.state for one in services.gates.states() if one.endpoint == engine.url), "unknown")
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai", "mlx"])
+async def test_a_request_at_an_engine_that_answers_nothing_is_moved_at_once(
+    bench: Bench, watched: Watched, kind: str
+) -> None:
+    dead, sound = await bench.engine(hung := Engine()), await bench.engine(Engine())
+    hung.answers = False
+    services = await watched(row(1, dead.url, engine=kind), row(2, sound.url, engine="openai", priority=1))
+    started = time.monotonic()
+    assert await asyncio.gather(*(answer(services, call()) for _ in range(5))) == [SAID] * 5
+    assert time.monotonic() - started < 1.0
+    assert state_of(services, dead) == "open"
+    met = len([asked for asked in dead.asked if asked.method == "POST"])
+    assert await answer(services, call()) == SAID
+    assert len([asked for asked in dead.asked if asked.method == "POST"]) == met, "no request meets it any more"
+
+
+async def test_without_another_engine_a_request_goes_on_waiting_for_the_one_that_hangs(
+    bench: Bench, watched: Watched
+) -> None:
+    engine = await bench.engine(hung := Engine())
+    hung.answers = False
+    services = await watched(row(1, engine.url, engine="openai", timeout_seconds=1))
+    waiting = asyncio.create_task(answer(services, call()))
+    await until(lambda: state_of(services, engine) == "open")
+    started = time.monotonic()
+    with pytest.raises(NoBackendError, match="out of the route") as caught:
+        await answer(services, call())
+    assert time.monotonic() - started < 0.2, "the next one is told at once"
+    assert caught.value.retry_after is not None
+    with pytest.raises(NoBackendError, match="no answer within 1 s"):
+        await waiting
+
+
+@pytest.mark.parametrize("kind", ["openai", "mlx"])
+async def test_an_engine_that_answers_but_does_not_generate_leaves_the_route_and_comes_back(
+    bench: Bench, watched: Watched, kind: str
+) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    services = await watched(row(1, engine.url, engine=kind))
+    with capture_logs() as logs:
+        behaviour.generates = False
+        await until(lambda: state_of(services, engine) == "open")
+        behaviour.generates = True
+        await until(lambda: state_of(services, engine) == "closed")
+    changes = [(line["event"], line["reason"]) for line in logs if line["event"].startswith("backend_breaker")]
+    assert changes == [("backend_breaker_opened", "hung"), ("backend_breaker_closed", "hung")]
+    assert await answer(services, call()) == SAID
+    assert not services.figures.pending() or services.figures.pending()[1].requests == 1, "probes do not count"
+
+
+async def test_a_request_whose_stream_never_has_a_token_is_moved_once_the_engine_is_known_to_hang(
+    bench: Bench, watched: Watched
+) -> None:
+    async def opens_and_hangs(asked: Asked) -> None:
+        if asked.method == "GET":
+            await asked.answer(200, b"{}")
+            return
+        await asked.start()
+        await asked.until_left()
+
+    dead, sound = await bench.engine(opens_and_hangs), await bench.engine(Engine())
+    services = await watched(row(1, dead.url, engine="openai"), row(2, sound.url, engine="openai", priority=1))
+    assert await asyncio.wait_for(answer(services, call()), 2) == SAID
+
+
+async def test_an_engine_that_died_is_out_before_the_next_request_and_back_soon_after_its_return(
+    bench: Bench, watched: Watched
+) -> None:
+    engine = await bench.engine(Engine())
+    services = await watched(row(1, engine.url, engine="openai"))
+    assert await answer(services, call()) == SAID
+    port = int(engine.url.rpartition(":")[2])
+    await engine.stop()
+    await until(lambda: state_of(services, engine) == "open")
+    await engine.start(port)
+    await until(lambda: state_of(services, engine) == "closed")
+    assert await answer(services, call()) == SAID
+
+
+async def test_one_refused_connection_is_enough_where_a_probe_confirms_it(bench: Bench, watched: Watched) -> None:
+    sound = await bench.engine(Engine())
+    slow = Periods(tick=0.01)
+    services = await watched(
+        row(1, refused_url(), engine="openai"), row(2, sound.url, engine="openai", priority=1), periods=slow
+    )
+    assert await answer(services, call()) == SAID
+    await until(lambda: [one.state for one in services.gates.states()] == ["open", "closed"])
+
+
+async def test_a_busy_ollama_without_parallelism_is_not_taken_for_dead(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    behaviour.loaded = [{"name": "m:latest", "expires_at": "2999-01-01T00:00:00Z"}]
+    services = await watched(row(1, engine.url))
+    behaviour.thinks = 1.0  # far longer than any deadline of the probes
+    assert await answer(services, call(stream=False)) == SAID
+    assert gate_of(services, engine).breaker.level == 0
+    assert services.gates.states()[0].trips == 0
+    assert not behaviour.probes, "it was evidently at work for us"
+
+
+async def test_a_slow_stream_is_proof_of_life(bench: Bench, watched: Watched) -> None:
+    async def trickles(asked: Asked) -> None:
+        if asked.method == "GET":
+            await asked.answer(200, b"{}")
+            return
+        await asked.start()
+        for _ in range(12):
+            await asked.chunk(asked.piece("a"))
+            await asyncio.sleep(0.05)
+        await asked.chunk(asked.end())
+        await asked.send(b"0\r\n\r\n")
+
+    engine = await bench.engine(trickles)
+    services = await watched(row(1, engine.url, engine="openai", max_concurrency=1))
+    assert await answer(services, call()) == "a" * 12
+    assert services.gates.states()[0].trips == 0
+    assert [asked.prompt for asked in engine.asked if asked.method == "POST"] == ["hello"]
+
+
+async def test_a_probe_never_loads_a_model_of_ollamas(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    services = await watched(row(1, engine.url))
+    await asyncio.sleep(0.6)
+    assert not behaviour.probes
+    assert state_of(services, engine) == "closed"
+    behaviour.loaded = [{"name": "m:latest", "expires_at": "2999-01-01T00:00:00Z", "context_length": 8192}]
+    await until(lambda: bool(behaviour.probes))
+    assert behaviour.probes[0].json["keep_alive"] == -1
+    assert behaviour.probes[0].json["options"] == {"num_predict": 1, "temperature": 0, "num_ctx": 8192}
+
+
+async def test_an_ollama_that_holds_nothing_and_answers_no_prompt_leaves_the_route(
+    bench: Bench, watched: Watched
+) -> None:
+    dead, sound = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    behaviour.generates = False
+    services = await watched(row(1, dead.url), row(2, sound.url, engine="openai", priority=1))
+    assert await asyncio.wait_for(answer(services, call()), 2) == SAID
+    assert state_of(services, dead) == "open"
+
+
+async def test_an_ollama_that_may_still_be_loading_is_given_time(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    behaviour.loaded = [{"name": "m:latest", "expires_at": "2999-01-01T00:00:00Z"}]
+    behaviour.thinks = 0.5
+    services = await watched(row(1, engine.url))
+    assert await answer(services, call()) == SAID
+    assert services.gates.states()[0].trips == 0
+
+
+async def test_a_model_that_the_engine_lacks_does_not_take_it_out_of_the_route(bench: Bench, watched: Watched) -> None:
+    async def lacks(asked: Asked) -> None:
+        await asked.answer(200 if asked.method == "GET" else 404, b'{"error": "no such model"}')
+
+    engine = await bench.engine(lacks)
+    services = await watched(row(1, engine.url, engine="openai"))
+    await until(lambda: len([asked for asked in engine.asked if asked.method == "POST"]) >= 3)
+    assert state_of(services, engine) == "closed"
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("ends_in", "kept"), [(300.0, 300.0), (1.0, None), (-5.0, None), (10 * 365 * 86400.0, -1.0)])
+def test_a_probe_leaves_the_end_of_a_loaded_model_as_it_is(ends_in: float, kept: float | None) -> None:
+    assert keep_alive(Loaded("m:latest", NOW + timedelta(seconds=ends_in)), NOW) == kept
+
+
+def test_a_loaded_model_is_found_by_the_name_that_ollama_completes() -> None:
+    loaded = [Loaded("other:latest"), Loaded("m:latest"), Loaded("hub/m:7b")]
+    assert find("m", loaded) is loaded[1]
+    assert find("hub/m:7b", loaded) is loaded[2]
+    assert find("m:7b", loaded) is None
+
+
+def test_mlx_is_only_ever_asked_for_its_default_model_and_never_with_an_empty_prompt() -> None:
+    path, body = generation(BackendType.MLX, "some/model", None, NOW)
+    asked = json.loads(body)
+    assert (path, asked["model"], asked["max_tokens"]) == ("/v1/chat/completions", "default_model", 1)
+    assert asked["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "status", "body", "expected"),
+    [
+        ("openai", 200, b'{"choices": []}', Proof.GENERATES),
+        ("openai", 200, b"", Proof.FAILS),
+        ("openai", 500, b"", Proof.FAILS),
+        ("openai", 429, b"", Proof.NOTHING),
+        ("openai", 503, b"", Proof.NOTHING),
+        ("openai", 401, b"", Proof.NOTHING),
+        ("ollama", 200, b'{"error": "no runner"}', Proof.FAILS),
+        ("ollama", 404, b"", Proof.NOTHING),
+        ("mlx", 200, b"data: {}\n\ndata: [DONE]\n\n", Proof.GENERATES),
+        ("mlx", 200, b"data: {}\n\n", Proof.FAILS),
+        ("mlx", 404, b"", Proof.FAILS),
+    ],
+)
+def test_answers_to_a_probe_are_told_apart(engine: str, status: int, body: bytes, expected: Proof) -> None:
+    assert proof(BackendType(engine), status, body) is expected
