@@ -56,6 +56,10 @@ class Load:
         """Return the same load, shorter."""
         return replace(self, prompts=self.short)
 
+    def lasting(self, seconds: float) -> "Load":
+        """Return the same load for so long, where its length is not given by the number of its prompts."""
+        return self if self.prompts.requests else replace(self, prompts=replace(self.prompts, seconds=seconds))
+
 
 class WrongAnswersError(Exception):
     """A load was not answered as it should have been; the text says what was wrong."""
@@ -75,6 +79,8 @@ def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
             raise WrongAnswersError(wrong)
         print(f"lost: {wrong}")
     figures = load.figures(outcome, cpu) | {"sent": outcome.sent, "lost": outcome.sent - outcome.answered}
+    if target.pid is None:
+        del figures["cpu"]
     if load.engines > 1:
         figures["met"] = target.engines[-1].prompts()
     if watched:
@@ -129,7 +135,7 @@ def _times(prefix: str, times: Times) -> Figures:
 
 
 _CPU = Column("cpu", "CPU µs")
-_MEMORY = Column("memory", "MB")
+_MEMORY, _GROWTH = Column("memory", "MB"), Column("growth", "growth MB", 1)
 _ADDED = (Column("added_p50", "added p50 ms", 3), Column("added_p99", "added p99 ms", 3))
 _TIMES = (Column("p50", "p50 ms", 3), Column("p99", "p99 ms", 3))
 _CHUNKS = (Column("rate", "chunks/s"), Column("ratio", "of nginx", 3), Column("cpu", "CPU µs/chunk", 1), _MEMORY)
@@ -138,7 +144,7 @@ _FAST, _BRIEF = Prompts(tokens=100), Prompts(tokens=100, seconds=1)
 ALL = (
     Load(
         "whole", "1 KB prompt, whole JSON reply, 64 connections", Prompts(), _whole,
-        (Column("rate", "requests/s"), Column("ratio", "of nginx", 3), _CPU, *_TIMES, _MEMORY), ratio="rate",
+        (Column("rate", "requests/s"), Column("ratio", "of nginx", 3), _CPU, *_TIMES, _MEMORY, _GROWTH), ratio="rate",
     ),
     Load(
         "single", "the same on one connection", Prompts(connections=1), _whole, (*_TIMES, *_ADDED, _CPU),
@@ -155,7 +161,7 @@ ALL = (
     Load(
         "paced", "500 open streams of 20 chunks a second: delay of a chunk",
         Prompts(tokens=200, connections=500, requests=500, ramp=1.0, seconds=60), _delay,
-        (*_TIMES, *_ADDED, Column("cpu", "CPU µs/chunk", 1), _MEMORY, Column("growth", "growth MB", 1)), pace_us=50000,
+        (*_TIMES, *_ADDED, Column("cpu", "CPU µs/chunk", 1), _MEMORY, _GROWTH), pace_us=50000,
         only_once=True, short=Prompts(tokens=40, connections=500, requests=500, ramp=1.0, seconds=60),
     ),
     Load("ollama", "Ollama's stream for an OpenAI caller", _FAST, _stream, _CHUNKS, dialect="ollama", short=_BRIEF),

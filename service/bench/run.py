@@ -29,6 +29,8 @@ def main() -> None:
     except UnavailableError as reason:
         raise SystemExit(str(reason)) from None
     chosen = [load.quick() if options.quick else load for load in loads.ALL if _is_chosen(load.name, options.load)]
+    if options.seconds:
+        chosen = [load.lasting(options.seconds) for load in chosen]
     found, missing = obtain([each for each in gateways.ALL if _is_chosen(each.name, options.only)])
     result: dict[str, Any] = {
         "machine": description(),
@@ -54,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help="gateways, by the beginnings of their names: athena,nginx")
     parser.add_argument("--load", help=f"loads: {', '.join(load.name for load in loads.ALL)}")
     parser.add_argument("--passes", type=int, default=0, help="how often each is measured (5; with --quick once)")
+    parser.add_argument("--seconds", type=float, help="length of a load that is not counted in prompts (3)")
     parser.add_argument("--save", type=Path, default=SAVED, help="file for the figures (%(default)s)")
     options = parser.parse_args()
     options.passes = options.passes or (1 if options.quick else 5)

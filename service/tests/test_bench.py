@@ -1,6 +1,7 @@
 """The benchmark works: its load misses nothing, one command measures the proxy. How fast that is is not asked here."""
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from bench.gateways.base import Gateway, Start
 from bench.machine import UnavailableError
 from bench.table import rows
 
-from bench import loads, run, traffic
+from bench import loads, plot, run, traffic
 
 BENCH = Path(run.__file__).parent
 
@@ -94,3 +95,54 @@ class _Gateway(Gateway):
 
     def start(self, engines: Sequence[traffic.Engine], port: int, folder: Path) -> Start:
         raise NotImplementedError
+
+
+def test_the_docs_show_what_was_saved_and_keep_the_rest_of_their_page() -> None:
+    figures = {
+        "date": "2026-01-01",
+        "machine": "a machine",
+        "versions": {"athena": "this tree", "nginx": "1.0"},
+        "missing": {"LiteLLM": "no registry"},
+        "loads": {
+            "whole": {
+                "straight": {"rate": 9000.0, "p50": 0.5, "p99": 1.0},
+                "nginx": {
+                    "rate": 5000.0,
+                    "ratio": 1.0,
+                    "cpu": 20.0,
+                    "p50": 1.0,
+                    "p99": 2.0,
+                    "memory": 19.0,
+                    "growth": 0.0,
+                },
+                "athena": {
+                    "rate": 2000.0,
+                    "ratio": 0.4,
+                    "cpu": 50.0,
+                    "p50": 2.0,
+                    "p99": 4.0,
+                    "memory": 55.0,
+                    "growth": 0.1,
+                },
+            }
+        },
+    }
+    page = "before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n"
+    shown = plot.filled(page, {"figures": plot.tables(figures)})
+    assert shown.startswith("before\n")
+    assert shown.endswith("after\n")
+    assert "old" not in shown
+    assert "| athena | 2000 | 0.400 | 50 | 2.000 | 4.000 | 55 | 0.1 |" in shown
+    assert "LiteLLM (no registry)" in shown
+    assert plot.filled(shown, {"figures": plot.tables(figures)}) == shown
+    with pytest.raises(ValueError, match="no place for the profile"):
+        plot.filled(page, {"profile": ""})
+
+
+def test_the_picture_has_the_better_gateway_first_in_every_panel() -> None:
+    measured = {
+        "whole": {"straight": {"rate": 9.0}, "a": {"rate": 20.0, "cpu": 40.0}, "b": {"rate": 3000.0, "cpu": 20.0}}
+    }
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot.picture(measured))
+    assert [text for text in texts if text in {"a", "b", "straight"}] == ["b", "a", "b", "a"]
+    assert {"20", "40", "3,000"} <= set(texts)
