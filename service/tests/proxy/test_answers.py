@@ -3,14 +3,16 @@
 import json
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from athena.proxy.server.limits import Limits
-from tests.proxy.conftest import Run, StartProxy
+from tests.proxy.conftest import Run, StartProxy, running_proxy, wait_for_configuration
 from tests.proxy.engines import openai_engine
-from tests.proxy.standin import Heard, backend
+from tests.proxy.standin import Heard, Registry, StandIn, backend
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "m-openai", "messages": [{"role": "user", "content": "Good morning"}]}
@@ -98,11 +100,23 @@ def test_deep_nesting_does_no_harm(http: httpx.Client, path: str, depth: int, mo
     assert http.get("/livez").status_code == 200
 
 
-@pytest.fixture
-def strict(stand_in: Run, proxy_for: StartProxy) -> str:
-    """A proxy that takes bodies of up to 64 KiB, for half a second."""
-    row = backend("m-openai", "openai", stand_in(openai_engine).url)
-    return proxy_for(row, limits=Limits(body_bytes=65536, body_seconds=0.5))
+@contextmanager
+def _strict_proxy() -> Iterator[str]:
+    """Run a proxy that takes bodies of up to 64 KiB, for half a second."""
+    limits = Limits(body_bytes=65536, body_seconds=0.5)
+    with (
+        StandIn(openai_engine) as engine,
+        Registry([backend("m-openai", "openai", engine.url)]) as registry,
+        running_proxy(registry.url, "http://127.0.0.1:9", limits=limits) as url,
+    ):
+        yield wait_for_configuration(url)
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[str]:
+    """Such a proxy, for the tests that leave no trace in it."""
+    with _strict_proxy() as url:
+        yield url
 
 
 def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(strict: str) -> None:
@@ -193,10 +207,11 @@ def test_what_the_server_refuses_is_told_in_the_dialect_of_the_path(
     assert isinstance(error, str if ollama and status != 400 else dict)
 
 
-def test_what_the_server_refuses_is_counted(strict: str) -> None:
-    _talk(strict, b"HELLO\r\n\r\n")
-    _talk(strict, b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n")
-    metrics = httpx.get(f"{strict}/metrics").text
+def test_what_the_server_refuses_is_counted() -> None:
+    with _strict_proxy() as url:
+        _talk(url, b"HELLO\r\n\r\n")
+        _talk(url, b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n")
+        metrics = httpx.get(f"{url}/metrics").text
     assert 'athena_refused_total{reason="bad_request"} 1.0' in metrics
     assert 'athena_refused_total{reason="payload_too_large"} 1.0' in metrics
     assert 'gen_ai_server_requests_total{error_type="payload_too_large",' in metrics
