@@ -1,6 +1,7 @@
 """What callers may cost: each limit is met, answered clearly, and costs the others nothing."""
 
 import resource
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -268,3 +269,13 @@ def test_the_number_of_connections_leaves_files_for_the_rest() -> None:
     assert connections_for(20_000) == 15_000
     assert connections_for(resource.RLIM_INFINITY) > 100_000
     assert raise_file_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_the_kernel_is_asked_to_notice_callers_whose_machines_vanish() -> None:
+    with limited() as (_, serving), Line(serving.port, get("/now")) as line:
+        line.receive(b"/now")
+        for connection in list(serving.server.connections):
+            accepted = connection.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000

@@ -15,6 +15,7 @@ from athena.proxy.server.watch import Watches
 from athena.proxy.server.workers import BACKLOG
 
 _LINGER_SECONDS = 2.0  # for which what is still sent after a last answer is taken in
+_SILENT_SECONDS, _PROBE_SECONDS, _PROBES = 20, 5, 3
 _BREAK_OFF_SECONDS = 1.0  # for telling callers that their answers are broken off
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ class Server:
         """Accept callers."""
         self.application.served_by(self)
         for listener in sockets:
+            _notice_silence(listener, self.limits)
             self._listeners.append(
                 await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
             )
@@ -133,3 +135,19 @@ class Server:
                 self.refused["unread"] += 1
         for connection in watches.linger.overdue(now):
             connection.transport.abort()
+
+
+def _notice_silence(listener: socket.socket, limits: Limits) -> None:
+    """Let the kernel find out when a caller's machine has vanished without a word; accepted sockets inherit this.
+
+    A caller that answers but does not read is the server's own affair, which is why the kernel waits for longer.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _SILENT_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_SECONDS),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", int(2000 * limits.unread_seconds)),
+    ):
+        if option := getattr(socket, name, None):  # not every system has each
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
