@@ -166,6 +166,19 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_any_of_it_is_read() 
             assert line.receive(b"x" * 1000)
 
 
+@pytest.mark.parametrize("endless", [b"3;x=", b"0\r\nx: "])
+def test_what_goes_on_beside_a_body_without_end_is_cut_off(endless: bytes) -> None:
+    with limited(body_bytes=100_000, head_bytes=1000) as (_, serving), Line(serving.port, CHUNKED + endless) as line:
+        sent = 0
+        while sent < 1 << 26 and not serving.server.refused:
+            try:
+                sent += line.socket.send(b"y" * 65536)
+            except OSError:  # reset or broken pipe, as the moment has it
+                break
+        assert sent < 1 << 24
+        until(lambda: serving.server.refused == {"payload_too_large": 1})
+
+
 def test_a_refused_caller_that_goes_on_sending_still_gets_its_answer() -> None:
     with limited(body_bytes=1 << 20) as (_, serving):
         head = HEAD + b"content-length: 3000000\r\n\r\n"

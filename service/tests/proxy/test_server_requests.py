@@ -51,6 +51,17 @@ def test_a_chunked_body_is_put_together(served: Served) -> None:
         assert line.receive(b"one,two")
 
 
+def test_what_comes_behind_a_body_is_no_header(served: Served) -> None:
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\nauthorization: Bearer mine\r\ntransfer-encoding: chunked\r\n\r\n"
+    with Line(
+        served[1].port, head + b"3\r\none\r\n0\r\nauthorization: Bearer theirs\r\nx-priority: high\r\n\r\n"
+    ) as line:
+        assert line.receive(b"one")
+    exchange = served[0].served[0]
+    assert exchange.header(b"authorization") == b"Bearer mine"
+    assert exchange.header(b"x-priority") is None
+
+
 def test_head_is_answered_without_a_body(served: Served) -> None:
     with Line(served[1].port, b"HEAD /now HTTP/1.1\r\nhost: x\r\n\r\n" + get("/next")) as line:
         answers = line.receive(b"/next")

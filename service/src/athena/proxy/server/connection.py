@@ -4,27 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import unquote
 
-import httptools
 import structlog
 
 from athena.errors import AthenaError
 from athena.proxy.server.errors import (
-    BadRequestError,
-    HeadTooLargeError,
-    PayloadTooLargeError,
     ShuttingDownError,
     SlowSenderError,
 )
-from athena.proxy.server.exchange import CLOSE, KEEP, KEEP_HTTP_1_0, LEFT, SHUTDOWN, UNREAD, Exchange
+from athena.proxy.server.exchange import LEFT, SHUTDOWN, UNREAD, Exchange
+from athena.proxy.server.reading import BETWEEN, Reader, Refused
 
 if TYPE_CHECKING:
     from athena.proxy.server.listener import Server
 
 log = structlog.get_logger()
 
-_BETWEEN, _HEAD, _BODY = range(3)  # what is being received
 _MOST_WAITING = 64  # requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest
 _MOST_WAITING_BYTES = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,11 +38,7 @@ class Application(Protocol):
         """Answer at once with an error of the server's; where no request was understood the path is empty."""
 
 
-class _Refused(Exception):  # noqa: N818 - it ends a parser's run
-    """Raised inside the parser so that it goes no further."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(Reader):
     """A caller's connection.
 
     A caller that closes its side, or half of it, counts as gone: a program that was killed, a browser's closed tab and
@@ -57,55 +48,21 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_application",
-        "_continue_due",
         "_current",
-        "_deaf",
-        "_fed",
-        "_feeding",
-        "_headers",
-        "_headers_left",
-        "_loop",
-        "_parser",
-        "_phase",
-        "_pieces",
         "_pumping",
-        "_receiving",
-        "_sends_on",
-        "_server",
-        "_size",
         "_task",
         "_unsent",
-        "_upgrading",
-        "_url",
         "_waiting",
         "_waiting_bytes",
         "paused",
         "peer",
-        "transport",
     )
 
-    transport: asyncio.Transport
-
     def __init__(self, server: "Server") -> None:
+        super().__init__(server)
         self.paused = False
         self.peer = ""
-        self._server = server
         self._application = server.application
-        self._loop = server.loop
-        self._parser = httptools.HttpRequestParser(self)
-        self._phase = _BETWEEN
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._headers_left = 0
-        self._feeding = 0  # bytes that the parser is looking at
-        self._fed = 0  # of a request that did not come in one piece
-        self._receiving: Exchange | None = None
-        self._pieces: bytearray | None = None
-        self._size = 0
-        self._continue_due = False
-        self._upgrading = False
-        self._deaf = False  # nothing that comes is looked at any more
-        self._sends_on = False  # the caller may be sending what nobody will look at
         self._current: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange] = deque()
@@ -121,26 +78,6 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) and name else ""
         self._server.opened(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Read on."""
-        if self._deaf:
-            self._discard(len(data))
-            return
-        self._feeding = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _Refused):
-                raise
-        except httptools.HttpParserError as error:
-            if not self._deaf:
-                self.refuse(BadRequestError(f"The request cannot be read as HTTP: {error}."))
-        else:
-            if self._phase is not _BETWEEN:
-                self._await_rest(len(data))
 
     def eof_received(self) -> bool:
         """Take the caller for gone; what has been answered still goes out."""
@@ -172,182 +109,25 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._pump()
 
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._server.watches.idle.since.pop(self, None)
-        self._phase = _HEAD
-        self._url = b""
-        self._headers = {}
-        self._headers_left = self._server.limits.headers
-        self._fed = 0
-        self._pieces = None
-        self._size = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Take the target, which may come in parts."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
-        self._headers[name.lower()] = value
-        self._headers_left -= 1
-        if self._headers_left < 0:
-            self._refuse_in_parser(
-                HeadTooLargeError(f"The request has more than {self._server.limits.headers} headers.")
-            )
-
-    def on_headers_complete(self) -> None:
-        """Look at what the head says of the body."""
-        self._phase = _BODY
-        parser, headers = self._parser, self._headers
-        target = self._url
-        if target[:1] != b"/":
-            target = _origin_form(target)
-        path, _, query = target.decode("latin-1").partition("?")
-        if "%" in path:
-            path = unquote(path)
-        current = parser.get_http_version() == "1.1"
-        ending = (KEEP if current else KEEP_HTTP_1_0) if parser.should_keep_alive() else CLOSE
-        method = parser.get_method().decode("ascii")
-        exchange = Exchange(self, method, path, query, headers, ending=ending, chunked=current)
-        self._receiving = exchange
-        if self._fed + self._feeding > self._server.limits.head_bytes:
-            self._measure_head()
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._server.limits.body_bytes:
-            self._refuse_in_parser(self._too_large())
-        if b"upgrade" in headers or method == "CONNECT":
-            self._upgrading = parser.should_upgrade()
-        if b"expect" in headers and current and headers[b"expect"].lower() == b"100-continue":
-            self._continue_due = True
-            self._invite()
-
-    def on_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        self._size += len(data)
-        exchange = self._receiving
-        if self._size > self._server.limits.body_bytes or exchange is None:
-            self._refuse_in_parser(self._too_large())
-        elif self._pieces is not None:
-            self._pieces += data
-        elif exchange.body:
-            # Not a list of the pieces: many small ones would take many times the memory of the whole.
-            self._pieces = bytearray(exchange.body)
-            self._pieces += data
-        else:
-            exchange.body = data
-
-    def on_message_complete(self) -> None:
-        """Answer the request, or let it wait for those before it."""
-        if self._upgrading:
-            return
-        exchange = self._receiving
-        if exchange is None:
-            return
-        self._phase = _BETWEEN
-        self._receiving = None
-        self._continue_due = False
-        if self._pieces is not None:
-            exchange.body = bytes(self._pieces)
-            self._pieces = None
-        if self._fed:
-            self._fed = 0
-            watches = self._server.watches
-            watches.head.drop(self)
-            watches.body.drop(self)
-        if not exchange.keeps_open:
-            self._deaf = True  # whatever comes after a last request has no meaning
-        if self._current is None and not self._waiting and not self.paused:
-            self._start(exchange)
-        else:
-            self._queue(exchange)
-
-    # Receiving
-
-    def _await_rest(self, size: int) -> None:
-        """Let the sender's time begin, or go on, and hold a head without end to its size."""
-        server = self._server
-        first = not self._fed
-        self._fed += 1 if first else size  # the first bytes may in part have been the end of an earlier request
-        if self._phase is _HEAD:
-            if self._fed > server.limits.head_bytes:
-                self.refuse(self._head_too_large())
-            elif first:
-                server.watches.head.enter(self, self._loop.time())
-        elif self not in server.watches.body.since:
-            server.watches.head.drop(self)
-            server.watches.body.enter(self, self._loop.time())
-
-    def _measure_head(self) -> None:
-        """Refuse a head that is complete, but larger than it may be."""
-        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
-        if size > self._server.limits.head_bytes:
-            self._refuse_in_parser(self._head_too_large())
-
-    def _invite(self) -> None:
-        """Ask for the body of a caller that waits to be asked, once it is its turn to be spoken to."""
-        if self._continue_due and self._current is None and not self._waiting:
-            self._continue_due = False
-            self.send(_CONTINUE)
-
-    def _without_upgrade(self, rest: bytes) -> None:
-        """Read a request that offers another protocol as if it had not; its body is still to come.
-
-        Java's HTTP client offers HTTP/2 with every request. The parser leaves the body of such a request alone, so the
-        head is read once more without the offer.
-        """
-        offer, self._upgrading = self._receiving, False
-        if offer is None or offer.method == "CONNECT":
-            self.refuse(BadRequestError("There is no tunnel through this server."))
-            return
-        kept = [
-            b"%b: %b\r\n" % field
-            for field in offer.headers.items()
-            if field[0] not in {b"upgrade", b"connection", b"http2-settings", b"expect"}
-        ]
-        line = b"%b %b HTTP/1.1\r\n" % (offer.method.encode("ascii"), self._url)
-        self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"%b%b\r\n%b" % (line, b"".join(kept), rest))
-
-    def _discard(self, size: int) -> None:
-        """Drop what comes after the last request; a caller that sends without end is cut off."""
-        self._sends_on = True
-        self._size += size
-        if self._size > self._server.limits.body_bytes and self in self._server.watches.linger.since:
-            self.transport.abort()
-
-    def _head_too_large(self) -> HeadTooLargeError:
-        return HeadTooLargeError(f"The head is larger than {self._server.limits.head_bytes} bytes.")
-
-    def _too_large(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"The body is larger than {self._server.limits.body_bytes} bytes.")
-
-    def _refuse_in_parser(self, error: AthenaError) -> None:
-        self.refuse(error)
-        raise _Refused
+    # Answering
 
     def refuse(self, error: AthenaError) -> None:
         """Answer the request that is being received, or nobody's, with an error; it is the last on this connection."""
-        exchange = self._receiving or Exchange(self, "", "", "", {})
+        exchange = self._stop_reading() or Exchange(self, "", "", "", {})
         exchange.close_after()
         exchange.refusal = error
-        self._receiving = self._pieces = None
-        self._phase = _BETWEEN
-        self._deaf = self._sends_on = True
-        self._size = 0
         self._server.refused[error.code] += 1
-        watches = self._server.watches
-        watches.head.drop(self)
-        watches.body.drop(self)
-        watches.idle.drop(self)
+        self._server.watches.idle.drop(self)
         if self._current is None and not self._waiting and not self.paused:
             self._start(exchange)
         else:
             self._waiting.append(exchange)
 
-    # Answering
+    def _take(self, exchange: Exchange) -> None:
+        if self._current is None and not self._waiting and not self.paused:
+            self._start(exchange)
+        else:
+            self._queue(exchange)
 
     def _queue(self, exchange: Exchange) -> None:
         self._waiting.append(exchange)
@@ -356,7 +136,7 @@ class Connection(asyncio.Protocol):
             exchange.close_after()
             self._deaf = self._sends_on = True
             self.transport.pause_reading()
-            raise _Refused
+            raise Refused
         if self._waiting_bytes > _MOST_WAITING_BYTES:
             self.transport.pause_reading()
 
@@ -396,10 +176,16 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._waiting:
             self._pump()
-        elif self._phase is _BETWEEN:
+        elif self._phase is BETWEEN:
             self._server.watches.idle.since[self] = self._loop.time()
         else:
             self._invite()
+
+    def _invite(self) -> None:
+        """Ask for the body of a caller that waits to be asked, once it is its turn to be spoken to."""
+        if self._continue_due and self._current is None and not self._waiting:
+            self._continue_due = False
+            self.send(_CONTINUE)
 
     def _pump(self) -> None:
         """Answer those that wait, as long as each is answered at once and the caller reads."""
@@ -424,7 +210,7 @@ class Connection(asyncio.Protocol):
         """
         self._waiting.clear()
         self._deaf = True
-        if (self._sends_on or self._phase is not _BETWEEN) and not self.transport.is_closing():
+        if (self._sends_on or self._phase is not BETWEEN) and not self.transport.is_closing():
             self.transport.write_eof()
             self.transport.resume_reading()
             self._server.watches.linger.enter(self, self._loop.time())
@@ -449,7 +235,7 @@ class Connection(asyncio.Protocol):
 
     def end_if_idle(self) -> None:
         """Close unless there is something to answer."""
-        if self._current is None and not self._waiting and self._phase is _BETWEEN and not self._deaf:
+        if self._current is None and not self._waiting and self._phase is BETWEEN and not self._deaf:
             self.close()
 
     def break_off(self) -> None:
@@ -484,11 +270,3 @@ class Connection(asyncio.Protocol):
         self._leave(UNREAD)
         self.transport.abort()
         return True
-
-
-def _origin_form(target: bytes) -> bytes:
-    """Return the path and query of an absolute target, as proxies send it; anything else is left as it is."""
-    if not target.startswith((b"http://", b"https://")):
-        return target
-    url = httptools.parse_url(target)
-    return (url.path or b"/") + (b"?" + url.query if url.query is not None else b"")

@@ -112,13 +112,10 @@ class Server:
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for the longest, if for long enough; say whether there was one."""
-        for connection, since in self.watches.idle.since.items():
-            if self.loop.time() - since < self.limits.way_after_seconds:
-                break
-            self.watches.idle.drop(connection)
+        connection = self.watches.idle.take_oldest(self.loop.time() - self.limits.way_after_seconds)
+        if connection is not None:
             connection.close()
-            return True
-        return False
+        return connection is not None
 
     def _look_around(self) -> None:
         now = self.loop.time()

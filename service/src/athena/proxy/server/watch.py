@@ -1,9 +1,10 @@
 """Time limits without timers: connections wait in the order in which they came, and one clock looks at the first."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from athena.proxy.server.connection import Connection
+    from athena.proxy.server.reading import Reader
 
 
 class Watch:
@@ -18,16 +19,25 @@ class Watch:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.since: dict[Connection, float] = {}
+        self.since: dict[Reader, float] = {}
 
-    def enter(self, connection: "Connection", now: float) -> None:
+    def enter(self, connection: "Reader", now: float) -> None:
         """Let the connection's time begin, again if it was waiting already."""
         self.since.pop(connection, None)
         self.since[connection] = now
 
-    def drop(self, connection: "Connection") -> None:
+    def drop(self, connection: "Reader") -> None:
         """The connection has left the phase, if it ever was in it."""
         self.since.pop(connection, None)
+
+    def take_oldest(self, entered_before: float) -> "Connection | None":
+        """Return the connection that has been here for the longest, and forget it; None if it came later than that."""
+        for connection, entered in self.since.items():
+            if entered > entered_before:
+                break
+            del self.since[connection]
+            return cast("Connection", connection)
+        return None
 
     def overdue(self, now: float) -> "list[Connection]":
         """Return the connections whose time is over, and forget them."""
@@ -39,7 +49,7 @@ class Watch:
             found.append(connection)
         for connection in found:
             del self.since[connection]
-        return found
+        return cast("list[Connection]", found)  # nothing else is a reader
 
 
 class Watches:
