@@ -62,7 +62,7 @@ class Load:
 
 
 class WrongAnswersError(Exception):
-    """A load was not answered as it should have been; the text says what was wrong."""
+    """Prompts of a load were not answered as they should have been; the text says how many, and what was wrong."""
 
 
 def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
@@ -74,15 +74,15 @@ def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
         outcome = send(program, target.url, load.prompts, target.headers, folder)
     cpu = (cpu_seconds(target.pid) if target.pid else 0.0) - cpu
     if outcome.faults:
-        wrong = f"{target.name}, {load.name}: {outcome.faults} of {outcome.sent}"
+        faults = ", ".join(f"{count} of {outcome.sent} {what}" for what, count in outcome.faults.items())
         if not load.may_fail:
-            raise WrongAnswersError(wrong)
-        print(f"lost: {wrong}")
+            raise WrongAnswersError(faults)
+        print(f"{target.name}, {load.name}: {faults}")
     figures = load.figures(outcome, cpu) | {"sent": outcome.sent, "lost": outcome.sent - outcome.answered}
     if target.pid is None:
         del figures["cpu"]
     if load.engines > 1:
-        figures["met"] = target.engines[-1].prompts()
+        figures["met"], figures["late"] = target.engines[-1].met()
     if watched:
         figures |= {"memory": watched[-1], "growth": max(watched) - watched[len(watched) // 2]}
     return figures
@@ -169,7 +169,10 @@ ALL = (
     Load(
         "hang", "one of two engines accepts and never answers: 2,000 prompts, 200 a second",
         Prompts(rate=200, requests=2000, seconds=60), _whole,
-        (Column("sent", "prompts"), Column("lost", "lost"), Column("max", "longest ms"), Column("met", "met the hung")),
+        (
+            Column("sent", "prompts"), Column("lost", "lost"), Column("max", "longest ms"),
+            Column("met", "met the hung"), Column("late", "of these after 3 s"),
+        ),
         engines=2, only_once=True, may_fail=True, short=Prompts(rate=200, requests=400, seconds=60),
     ),
 )  # fmt: skip

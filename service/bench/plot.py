@@ -92,7 +92,7 @@ def tables(figures: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if name != "athena")
     parts = [f"Taken on {figures['date']}: {figures['machine']}. {versions}."]
     if figures["missing"]:
-        parts.append("Not to be had: " + "; ".join(f"{name} ({why})" for name, why in figures["missing"].items()) + ".")
+        parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in figures["missing"].items()) + ".")
     for load in loads.ALL:
         if figures["loads"].get(load.name):
             table = rows(load, figures["loads"][load.name])

@@ -128,7 +128,8 @@ def _measure(
                     try:
                         taken = loads.measure(program, load, target, folder)
                     except loads.WrongAnswersError as reason:
-                        print(f"not measured: {reason}")
+                        missing[f"{target.name}, {load.name}"] = str(reason)
+                        print(f"not measured: {target.name}, {load.name}: {reason}")
                         continue
                     figures[load.name].setdefault(target.name, []).append(taken)
     return figures

@@ -53,9 +53,13 @@ class Engine:
         """Say how long streams are, how far apart their tokens, and whether prompts are answered at all."""
         self._ask(f"?tokens={tokens}&pace_us={pace_us}&hang={int(hang)}")
 
-    def prompts(self) -> int:
-        """Return how many prompts arrived since it was set."""
-        return int(json.loads(self._ask(""))["prompts"])
+    def met(self) -> tuple[int, int]:
+        """Return how many prompts met it since it was set to hang, and how many of them 3 s after the first or later.
+
+        Probes do not count.
+        """
+        counts = json.loads(self._ask(""))
+        return int(counts["prompts"]), int(counts["late"])
 
     def _ask(self, query: str) -> bytes:
         with urllib.request.urlopen(f"{self.url}/bench{query}", timeout=10) as answer:  # noqa: S310 - our own engine

@@ -23,11 +23,17 @@ type engine struct {
 	tokens   int     // of a stream
 	pace     int64   // nanoseconds between two tokens; 0: as fast as they are taken
 	hang     bool    // accept and read, never answer
-	prompts  int     // arrived since the last setting
+	prompts  int     // of the load, not of probes, that met it hanging since the last setting
+	late     int     // those that came more than three seconds after the first of them
+	since    int64   // when the first of them came
 	ready    []*peer // streams that are written as fast as they are taken
 	spare    []*peer
 	due      paced
 }
+
+const settled = 3_000_000_000 // nanoseconds after which a gateway should know that the engine hangs
+
+var promptMark = []byte("the weather in the mountains") // it is in every prompt of the load, and in no probe
 
 // peer is a connection to the engine.
 type peer struct {
@@ -194,11 +200,11 @@ func (e *engine) answer(p *peer, head, body []byte) {
 	path, query, _ := strings.Cut(target, "?")
 	if path == "/bench" {
 		e.set(query)
-		e.send(p, plain(fmt.Sprintf(`{"prompts":%d}`, e.prompts)))
+		e.send(p, plain(fmt.Sprintf(`{"prompts":%d,"late":%d}`, e.prompts, e.late)))
 		return
 	}
-	if bytes.HasPrefix(head, []byte("POST")) {
-		e.prompts++
+	if e.hang && bytes.Contains(body, promptMark) {
+		e.count(now())
 	}
 	if e.hang {
 		return
@@ -222,7 +228,7 @@ func (e *engine) set(query string) {
 	values, _ := url.ParseQuery(query)
 	number := func(name string, otherwise int) int {
 		if value, err := strconv.Atoi(values.Get(name)); err == nil {
-			e.prompts = 0
+			e.prompts, e.late = 0, 0
 			return value
 		}
 		return otherwise
@@ -234,6 +240,15 @@ func (e *engine) set(query string) {
 		hang = 1
 	}
 	e.hang = number("hang", hang) == 1
+}
+
+func (e *engine) count(at int64) {
+	if e.prompts++; e.prompts == 1 {
+		e.since = at
+	}
+	if at > e.since+settled {
+		e.late++
+	}
 }
 
 func (e *engine) schedule(p *peer, at int64) {

@@ -66,7 +66,7 @@ func loadMain(arguments []string) {
 	rate := flags.Float64("rate", 0, "prompts a second; 0: one after the other on each connection")
 	ramp := flags.Float64("ramp", 0, "seconds over which connections begin")
 	tokens := flags.Int("tokens", 0, "tokens that each answer must have, as a stream; 0: answers are whole")
-	patience := flags.Float64("patience", 30, "seconds to wait for the last answers")
+	patience := flags.Float64("patience", 120, "seconds to wait for the last answers")
 	_ = flags.Parse(arguments)
 
 	l := &load{poll: newPoller(), tokens: *tokens, stream: *tokens > 0, requests: *requests, clients: map[int]*client{}}
