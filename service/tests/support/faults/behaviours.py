@@ -24,10 +24,10 @@ class Asked:
         """Send a whole answer."""
         self.write(head(status, "application/json", f"content-length: {len(body)}", *fields) + body)
 
-    def start(self) -> None:
-        """Open a stream."""
+    def start(self, first: bytes = b"") -> None:
+        """Open a stream; `first` is what mlx_lm.server says while it reads the prompt."""
         if self.http10:
-            self.write(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: keepalive 1/2\n\n")
+            self.write(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + first)
         else:
             self.write(head(200, self.question.content_type, "transfer-encoding: chunked"))
 
@@ -66,7 +66,7 @@ async def serve(asked: Asked) -> None:
             await asyncio.sleep(pause * len(tokens))
         asked.answer(200, question.whole("".join(tokens)))
         return
-    asked.start()
+    asked.start(b": keepalive 1/2\n\n")
     for token in tokens:
         await asyncio.sleep(pause)
         asked.send(question.piece(token))
