@@ -6,6 +6,7 @@ from typing import cast
 
 import httptools
 
+from athena.outbox import Outbox
 from athena.router.errors import BackendError, FailureKind
 from athena.router.upstream_reply import UpstreamReply
 
@@ -23,17 +24,23 @@ class Connection(asyncio.Protocol):
         "_head_size",
         "_on_idle",
         "_on_lost",
+        "_outbox",
         "_parser",
         "_paused",
         "_reply",
         "_transport",
+        "_unsent",
         "idle_since",
     )
 
     _transport: asyncio.Transport
 
-    def __init__(self, on_idle: Callable[["Connection"], None], on_lost: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, outbox: Outbox, on_idle: Callable[["Connection"], None], on_lost: Callable[["Connection"], None]
+    ) -> None:
         self.idle_since = 0.0
+        self._outbox = outbox
+        self._unsent = b""
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
@@ -57,10 +64,17 @@ class Connection(asyncio.Protocol):
         self._reply = reply
         self._head_size = 0
         reply.sent(self)
-        self._transport.write(request)
+        self._unsent = request
+        self._outbox.put(self._write)
+
+    def _write(self) -> None:
+        if self._unsent:
+            self._transport.write(self._unsent)
+            self._unsent = b""
 
     def abort(self, error: BackendError | None = None) -> None:
         """Close at once, unsent bytes included; a reply that has not ended fails with `error`."""
+        self._unsent = b""
         self._transport.abort()
         self._fail(error or BackendError(FailureKind.RESET, "the connection was closed"))
 
@@ -142,7 +156,7 @@ class Connection(asyncio.Protocol):
             return
         self._reply = None
         transport = self._transport
-        if not self._parser.should_keep_alive() or transport.get_write_buffer_size():
+        if not self._parser.should_keep_alive() or self._unsent or transport.get_write_buffer_size():
             transport.close()
         elif not transport.is_closing():
             self.resume()

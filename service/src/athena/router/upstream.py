@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from athena.outbox import Outbox
 from athena.router.connection import Connection
 from athena.router.errors import BackendError, FailureKind
 from athena.router.upstream_reply import UpstreamReply
@@ -170,6 +171,7 @@ class UpstreamClient:
         self.connections: set[Connection] = set()
         self.limited: set[UpstreamReply] = set()
         self.loop = asyncio.get_running_loop()
+        self._outbox = Outbox(self.loop)
         self._verify = verify
         self._connect_seconds = connect_seconds
         self._origins: dict[_Address, _Origin] = {}
@@ -263,7 +265,7 @@ class UpstreamClient:
         try:
             async with asyncio.timeout(limit):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(origin.put, origin.forget),
+                    lambda: Connection(self._outbox, origin.put, origin.forget),
                     address.host,
                     address.port,
                     ssl=self._tls() if address.tls else None,
