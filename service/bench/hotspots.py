@@ -67,8 +67,11 @@ def _profile(program: Path, name: str, seconds: int) -> dict[str, Any]:
         longer = Prompts(tokens=tokens, seconds=seconds + 2)
         samples = {}
         for kind, look in (("kinds", _by_kind), ("functions", _by_function)):
-            with sending(program, url, longer, start.headers, folder):
-                samples[kind] = look(pid, seconds, folder)
+            try:
+                with sending(program, url, longer, start.headers, folder):
+                    samples[kind] = look(pid, seconds, folder)
+            except UnavailableError as reason:
+                print(f"{name}: no table of {kind}: {reason}")
     result = {"unit": unit, "cpu": cost, **{kind: _shares(counts) for kind, counts in samples.items()}}
     _print(name, result)
     return result
@@ -128,7 +131,7 @@ def _print(name: str, result: dict[str, Any]) -> None:
     print(f"\n{name}: {result['cpu']:.1f} µs of the processor for each {result['unit']}")
     for kind in ("kinds", "functions"):
         print()
-        for what, share in result[kind].items():
+        for what, share in result.get(kind, {}).items():
             print(f"{share:7.1%}{share * result['cpu']:8.1f} µs  {what}")
 
 

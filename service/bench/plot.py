@@ -107,6 +107,8 @@ def profiles(found: Mapping[str, Any]) -> str:
         cost = profile["cpu"]
         parts.append(f"**{name}**: {cost:.1f} µs of the processor for each {profile['unit']}")
         for heading, kind in (("kind of code", "kinds"), ("function", "functions")):
+            if kind not in profile:
+                continue
             table = [["share", "µs", heading]]
             table += [[f"{share:.1%}", f"{share * cost:.2f}", f"{what}"] for what, share in profile[kind].items()]
             parts.append(_markdown(table, words=2))

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ MODEL = "bench"
 
 
 def build() -> Path:
-    """Return the built program; quick where nothing changed. Raises UnavailableError without Go."""
+    """Return the built program; quick where nothing changed. Raises UnavailableError without Go, or not on Linux."""
     program = CACHE / "traffic"
     CACHE.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
@@ -30,7 +31,9 @@ def build() -> Path:
 
 
 def go() -> str:
-    """Return the Go command. Raises UnavailableError without it."""
+    """Return the Go command. Raises UnavailableError without it, and where the load cannot run."""
+    if sys.platform != "linux":
+        raise UnavailableError("the benchmark needs Linux: its load and its engine are built on epoll")
     command = shutil.which("go") or "/usr/local/go/bin/go"
     if not Path(command).exists():
         raise UnavailableError("Go is missing (Debian package golang-go)")
