@@ -89,6 +89,7 @@ class _OneByOne:
         self.now -= 1
 
 
+@pytest.mark.slow
 def test_the_limit_of_a_backend_holds_over_all_workers(tmp_path: Path) -> None:
     engine = _OneByOne()
     with StandIn(engine) as stand_in, workers(tmp_path / "log", stand_in.url) as server:
@@ -142,6 +143,7 @@ def _asked(server: Server, engine: StandIn) -> Line:
     return line
 
 
+@pytest.mark.slow
 def test_workers_whose_parent_is_killed_end_by_themselves(tmp_path: Path) -> None:
     with StandIn(ollama_engine) as engine, workers(tmp_path / "log", engine.url) as server:
         server.kill()
