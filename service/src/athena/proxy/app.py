@@ -1,5 +1,6 @@
 """The model proxy: what any LLM client already speaks, OpenAI's API and Ollama's, in front of the router."""
 
+import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ import msgspec
 import structlog
 
 from athena.errors import AthenaError
+from athena.observability.families import Merge
 from athena.observability.metrics import CONTENT_TYPE, ProxyMetrics
 from athena.observability.sharing import SharedMetrics
 from athena.proxy.callers import Callers
@@ -120,6 +122,13 @@ class Proxy:
             "athena_configuration_reachable",
             "Whether the last contact with the Admin API succeeded.",
             lambda: configuration.reachable,
+        )
+        loop = asyncio.get_running_loop()
+        self._metrics.gauge(
+            "athena_event_loop_tasks",
+            "Tasks of the event loops: a few of the proxy's own, and one for each request.",
+            lambda: len(asyncio.all_tasks(loop)),
+            Merge.SUM,
         )
         self._models = models
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers)
