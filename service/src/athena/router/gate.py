@@ -198,6 +198,13 @@ class Gate:
             self.cells[self._own] = self.in_use
         return True
 
+    def try_anyway(self) -> bool:
+        """Take a slot of a backend that is out of the route only because requests failed one after the other.
+
+        It answers, though not always well: better than nothing where the route has no other left.
+        """
+        return self.breaker.reason is Reason.FAILURES and self.cells[PAUSED_UNTIL] <= self.now() and self._take()
+
     def usable(self, now: float) -> bool:
         """Whether the backend is in the route."""
         cells = self.cells
