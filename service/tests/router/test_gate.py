@@ -322,8 +322,8 @@ class Traffic:
         for asking in tuple(self.waiting):
             if asking.future.done():
                 self.waiting.remove(asking)
-                if asking.future.exception() is None and (one := asking.future.result()) is not None:
-                    self.inside.append((one, self.clock.now))
+                if asking.future.exception() is None and (granted := asking.future.result()) is not None:
+                    self.inside.append((granted, self.clock.now))
 
     def adds_up(self) -> bool:
         """Whether every gate counts what there is."""

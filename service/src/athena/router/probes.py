@@ -253,6 +253,7 @@ class Prober:
 
     async def _prove(self, gate: Gate, probed: "_Probed") -> None:
         """Ask for a token, and once more where none comes; then the backend leaves the route."""
+        entered = gate.try_enter()  # the engine's parallelism holds for probes as well, unless it is all used in vain
         try:
             for _ in range(2):
                 begun = self._gates.clock()
@@ -272,6 +273,8 @@ class Prober:
             move_elsewhere(gate)
         finally:
             probed.asking = False
+            if entered:
+                gate.leave()
 
     async def _generate(self, gate: Gate, probed: "_Probed", now: float) -> Proof | None:
         """Ask for a token; None where that would do harm, or show nothing."""

@@ -11,7 +11,7 @@ from athena.router.errors import BackendError
 from athena.router.types import BackendType
 from athena.router.upstream import Reply, UpstreamClient
 
-_PROMPT = "Hi"  # an empty one ends mlx_lm.server's generation thread, and loads or unloads a model of Ollama's
+PROBE_PROMPT = "Hi"  # an empty one ends mlx_lm.server's generation thread, and loads or unloads a model of Ollama's
 _PATHS = {BackendType.OLLAMA: "/api/version", BackendType.MLX: "/health", BackendType.OPENAI: "/v1/models"}
 _FORGOTTEN_SOON = 2.0  # seconds; a model that is unloaded so soon is not asked any more
 _FOR_EVER = 365 * 86400.0  # seconds; what Ollama keeps for longer it was told to keep for ever
@@ -62,7 +62,7 @@ def generation(engine: BackendType, model: str, loaded: Loaded | None, now: date
     """Return the path and the body that ask for one token; those for a loaded model leave it as it is."""
     if engine is BackendType.OLLAMA:
         options: dict[str, float] = {"num_predict": 1, "temperature": 0}
-        body: dict[str, object] = {"model": model, "prompt": _PROMPT, "stream": False, "options": options}
+        body: dict[str, object] = {"model": model, "prompt": PROBE_PROMPT, "stream": False, "options": options}
         if loaded is not None:
             if loaded.context_length:
                 options["num_ctx"] = loaded.context_length  # another one would load the model anew
@@ -72,7 +72,7 @@ def generation(engine: BackendType, model: str, loaded: Loaded | None, now: date
         return "/api/generate", msgspec.json.encode(body)
     body = {
         "model": MLX_MODEL if engine is BackendType.MLX else model,
-        "messages": [{"role": "user", "content": _PROMPT}],
+        "messages": [{"role": "user", "content": PROBE_PROMPT}],
         "max_tokens": 1,
         "temperature": 0,
         # Only for a stream does mlx_lm.server notice that nobody waits any more.

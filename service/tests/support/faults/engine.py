@@ -18,6 +18,7 @@ from typing import Any
 
 import uvloop
 
+from athena.router.probing import PROBE_PROMPT
 from tests.support.faults.behaviours import BEHAVIOURS, BLACK_HOLE, REFUSE, Asked
 from tests.support.faults.wire import Question
 
@@ -135,13 +136,14 @@ class Connection(asyncio.Protocol):
         self._http10 = http10
         self._received = b""
         self._prompt = ""
+        self._counted = False
         self._task: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being served."""
-        return self._task is not None
+        """Whether a caller's request is being served."""
+        return self._counted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # it reads and writes
@@ -166,9 +168,11 @@ class Connection(asyncio.Protocol):
         question = Question(path, body)
         self._prompt = question.prompt
         engine = self._engine
-        engine.prompts.append(question.prompt)
-        engine.running += 1
-        engine.most_running = max(engine.most_running, engine.running)
+        if question.prompt != PROBE_PROMPT:  # what the proxy asks for itself is no caller's
+            self._counted = True
+            engine.prompts.append(question.prompt)
+            engine.running += 1
+            engine.most_running = max(engine.most_running, engine.running)
         asked = Asked(question, self.transport, http10=self._http10)
         self._task = engine.loop.create_task(self._answer(asked))
 
@@ -176,13 +180,15 @@ class Connection(asyncio.Protocol):
         try:
             await BEHAVIOURS[self._engine.mode](asked)
         finally:
-            self._engine.running -= 1
+            self._engine.running -= self._counted
+            self._counted = False
             self._task = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._engine.connections.discard(self)
-        if self._task is not None:
+        if self._counted:
             self._engine.left[self._prompt] = time.monotonic()
+        if self._task is not None:
             self._task.cancel()
 
     def freeze(self) -> None:
