@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 _MOST_WAITING = 64  # requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest
 _MOST_WAITING_BYTES = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
+_LARGE = 16 * 1024  # bytes
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -49,6 +50,7 @@ class Connection(Reader):
     __slots__ = (
         "_application",
         "_current",
+        "_out",
         "_pumping",
         "_task",
         "_unsent",
@@ -67,6 +69,7 @@ class Connection(Reader):
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = 0
+        self._out: list[bytes] = []  # what is to be written at the end of this turn of the loop
         self._pumping = False
         self._unsent = 0
 
@@ -82,12 +85,14 @@ class Connection(Reader):
     def eof_received(self) -> bool:
         """Take the caller for gone; what has been answered still goes out."""
         self._leave(LEFT)
+        self.flush()
         return False
 
     def connection_lost(self, _: Exception | None) -> None:
         """Cancel the work for a caller that has gone."""
         self._server.closed(self)
         self._leave(LEFT)
+        self._out.clear()
         del self._parser  # each knows the other: the collector alone would free them, and it comes rarely
 
     def pause_writing(self) -> None:
@@ -161,8 +166,20 @@ class Connection(Reader):
             exchange.abort()  # no harm to one that has been answered
 
     def send(self, data: bytes) -> None:
-        """Write to the caller."""
-        self.transport.write(data)
+        """Write to the caller, at the end of this turn of the loop; at once what is large enough to hold it up."""
+        if not self._out:
+            self._server.outbox.put(self.flush)
+        self._out.append(data)
+        if len(data) > _LARGE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be written."""
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self.transport.write(data)
 
     @property
     def ending(self) -> bool:
@@ -211,6 +228,7 @@ class Connection(Reader):
         self._waiting.clear()
         self._deaf = True
         if (self._sends_on or self._phase is not BETWEEN) and not self.transport.is_closing():
+            self.flush()
             self.transport.write_eof()
             self.transport.resume_reading()
             self._server.watches.linger.enter(self, self._loop.time())
@@ -219,6 +237,7 @@ class Connection(Reader):
 
     def close(self) -> None:
         """Close once what was written has gone out; a caller that never takes it does not keep the connection."""
+        self.flush()
         if self.transport.get_write_buffer_size():
             self._server.watches.unread.enter(self, self._loop.time())
         self.transport.close()
@@ -231,7 +250,11 @@ class Connection(Reader):
         if exchange is not None and not exchange.gone:
             exchange.gone = why
             if task is not None:
-                task.cancel()
+                self._cancel(task)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        # Not before it has begun: nobody would know of its request then, and what it was to await never runs.
+        self._loop.call_soon(task.cancel)
 
     def end_if_idle(self) -> None:
         """Close unless there is something to answer."""
@@ -241,7 +264,7 @@ class Connection(Reader):
     def break_off(self) -> None:
         """Cancel what is being done, which may still tell the caller so; close where nothing is."""
         if self._task is not None and not self.paused:
-            self._task.cancel()
+            self._cancel(self._task)
         else:
             self.end_now()
 

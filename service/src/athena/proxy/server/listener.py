@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from athena.outbox import Outbox
 from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
 from athena.proxy.server.limits import Limits, connections_for
@@ -30,6 +31,7 @@ class Server:
         self.application = application
         self.limits = limits
         self.loop = asyncio.get_running_loop()
+        self.outbox = Outbox(self.loop)
         self.draining = False
         self.connections: set[Connection] = set()
         self.refused: Counter[str] = Counter()
