@@ -68,9 +68,10 @@ class Connection(asyncio.Protocol):
         self._outbox.put(self._write)
 
     def _write(self) -> None:
-        if self._unsent:
-            self._transport.write(self._unsent)
-            self._unsent = b""
+        unsent, self._unsent = self._unsent, b""
+        # A connection may be lost in the turn in which it was given a request; uvloop raises where one is written to.
+        if unsent and not self._transport.is_closing():
+            self._transport.write(unsent)
 
     def abort(self, error: BackendError | None = None) -> None:
         """Close at once, unsent bytes included; a reply that has not ended fails with `error`."""
