@@ -1,12 +1,14 @@
 """Fixtures that several folders share: the database, and the Admin API on it."""
 
+import functools
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import structlog
 
 from athena.db import migrate
-from tests.support.admin import AdminApi, running_admin_api
+from tests.support.admin import AdminApi, forget_everything, running_admin_api
 from tests.support.postgres import PostgresServer
 
 
@@ -20,6 +22,14 @@ def _plain_logs() -> None:
             structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
         ]
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_read_once() -> Iterator[None]:
+    """Let httpx read the machine's certificate authorities once, and not for each client, at 20 ms a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +74,23 @@ def own_database_server() -> Iterator[PostgresServer]:
     server.remove()
 
 
+@pytest.fixture(scope="session")
+def _shared_admin_api(database_server: PostgresServer, migrated_template: str) -> Iterator[AdminApi]:
+    name = database_server.create_database(migrated_template)
+    with running_admin_api(database_server.url(name)) as api:
+        yield api
+    database_server.drop_database(name)
+
+
 @pytest.fixture
-def admin_api(database_url: str) -> Iterator[AdminApi]:
-    """A started Admin API on a database of the test's own."""
+def admin_api(_shared_admin_api: AdminApi) -> AdminApi:
+    """A started Admin API whose tables are empty. A test that changes more than rows uses `own_admin_api`."""
+    forget_everything(_shared_admin_api.database_url)
+    return _shared_admin_api
+
+
+@pytest.fixture
+def own_admin_api(database_url: str) -> Iterator[AdminApi]:
+    """A started Admin API on a database of the test's own, which has had no other change yet."""
     with running_admin_api(database_url) as api:
         yield api

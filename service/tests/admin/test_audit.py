@@ -48,19 +48,19 @@ def test_a_refused_change_is_not_in_the_audit_log(admin_api: AdminApi) -> None:
 
 
 @pytest.mark.parametrize("trigger", [AT_ONCE, AT_COMMIT])
-def test_a_change_that_cannot_be_recorded_is_not_made(admin_api: AdminApi, trigger: str) -> None:
-    row = admin_api.add("kept")
-    with psycopg.connect(admin_api.database_url) as connection:
+def test_a_change_that_cannot_be_recorded_is_not_made(own_admin_api: AdminApi, trigger: str) -> None:
+    row = own_admin_api.add("kept")
+    with psycopg.connect(own_admin_api.database_url) as connection:
         connection.execute(FAIL)
         connection.execute(trigger)
     path = f"/api/llm-backends/{row['id']}"
     answers = [
-        admin_api.client.post("/api/llm-backends", json=BODY),
-        admin_api.client.put(path, json={"enabled": False}),
-        admin_api.client.post(f"{path}/toggle"),
-        admin_api.client.delete(path),
+        own_admin_api.client.post("/api/llm-backends", json=BODY),
+        own_admin_api.client.put(path, json={"enabled": False}),
+        own_admin_api.client.post(f"{path}/toggle"),
+        own_admin_api.client.delete(path),
     ]
     assert [answer.status_code for answer in answers] == [500] * 4
     assert all("the disk of" not in answer.text and "Traceback" not in answer.text for answer in answers)
     assert all(answer.headers["content-type"] == "application/problem+json" for answer in answers)
-    assert admin_api.client.get("/api/llm-backends").json() == [row]
+    assert own_admin_api.client.get("/api/llm-backends").json() == [row]

@@ -101,10 +101,10 @@ def test_a_schema_that_is_behind_is_not_ready(database_url: str) -> None:
         )
 
 
-def test_a_newer_schema_keeps_the_processes_of_before_in_service(admin_api: AdminApi) -> None:
-    with psycopg.connect(admin_api.database_url) as connection:
+def test_a_newer_schema_keeps_the_processes_of_before_in_service(own_admin_api: AdminApi) -> None:
+    with psycopg.connect(own_admin_api.database_url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    answer = httpx.get(f"{admin_api.base_url}/health")
+    answer = httpx.get(f"{own_admin_api.base_url}/health")
     assert answer.status_code == 200
     assert answer.json()["components"]["schema"].startswith("ahead: at ffffffffffff")
 

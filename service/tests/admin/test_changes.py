@@ -17,9 +17,9 @@ AT_ONCE = 5.0  # on a busy machine; far from the 25 s of a wait
 
 
 @pytest.fixture
-def sibling(admin_api: AdminApi) -> Iterator[AdminApi]:
+def sibling(own_admin_api: AdminApi) -> Iterator[AdminApi]:
     """A second Admin API on the same database."""
-    with running_admin_api(admin_api.database_url) as api:
+    with running_admin_api(own_admin_api.database_url) as api:
         yield api
 
 
@@ -37,30 +37,30 @@ def changes(url: str, after: int, wait: float) -> tuple[int, float]:
     return answer.json()["version"], time.monotonic() - began
 
 
-def test_the_version_is_nought_before_the_first_change_and_grows_with_every_one(admin_api: AdminApi) -> None:
-    assert changes(admin_api.base_url, 0, 0)[0] == 0
-    row = admin_api.add("m")
-    assert changes(admin_api.base_url, 0, 25)[0] == 1
-    admin_api.client.post(f"/api/llm-backends/{row['id']}/toggle")
-    assert changes(admin_api.base_url, 0, 25)[0] == 2
+def test_the_version_is_nought_before_the_first_change_and_grows_with_every_one(own_admin_api: AdminApi) -> None:
+    assert changes(own_admin_api.base_url, 0, 0)[0] == 0
+    row = own_admin_api.add("m")
+    assert changes(own_admin_api.base_url, 0, 25)[0] == 1
+    own_admin_api.client.post(f"/api/llm-backends/{row['id']}/toggle")
+    assert changes(own_admin_api.base_url, 0, 25)[0] == 2
 
 
-def test_an_old_version_is_answered_at_once(admin_api: AdminApi) -> None:
-    admin_api.add("m")
-    assert changes(admin_api.base_url, 0, 25)[1] < AT_ONCE
+def test_an_old_version_is_answered_at_once(own_admin_api: AdminApi) -> None:
+    own_admin_api.add("m")
+    assert changes(own_admin_api.base_url, 0, 25)[1] < AT_ONCE
 
 
-def test_without_news_the_answer_comes_when_the_wait_is_over(admin_api: AdminApi) -> None:
-    admin_api.add("m")
-    latest, seconds = changes(admin_api.base_url, 1, 0.5)
+def test_without_news_the_answer_comes_when_the_wait_is_over(own_admin_api: AdminApi) -> None:
+    own_admin_api.add("m")
+    latest, seconds = changes(own_admin_api.base_url, 1, 0.5)
     assert latest == 1
     assert 0.4 < seconds < AT_ONCE
 
 
 def test_a_change_made_by_another_process_is_news_here_at_once(
-    admin_api: AdminApi, sibling: AdminApi, pool: ThreadPoolExecutor
+    own_admin_api: AdminApi, sibling: AdminApi, pool: ThreadPoolExecutor
 ) -> None:
-    waiting = [pool.submit(changes, api.base_url, 0, 25) for api in (admin_api, sibling)]
+    waiting = [pool.submit(changes, api.base_url, 0, 25) for api in (own_admin_api, sibling)]
     time.sleep(0.3)
     sibling.add("m")
     for answer in waiting:
@@ -69,29 +69,29 @@ def test_a_change_made_by_another_process_is_news_here_at_once(
         assert seconds < AT_ONCE
 
 
-def test_news_is_not_missed_while_nobody_listened(admin_api: AdminApi, pool: ThreadPoolExecutor) -> None:
-    waiting = pool.submit(changes, admin_api.base_url, 0, 25)
+def test_news_is_not_missed_while_nobody_listened(own_admin_api: AdminApi, pool: ThreadPoolExecutor) -> None:
+    waiting = pool.submit(changes, own_admin_api.base_url, 0, 25)
     time.sleep(0.3)
-    with psycopg.connect(admin_api.database_url) as connection:
+    with psycopg.connect(own_admin_api.database_url) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'athena-admin-changes' "
             "AND datname = current_database()"
         )
-    admin_api.add("m")
+    own_admin_api.add("m")
     latest, seconds = waiting.result()
     assert latest == 1
     assert seconds < AT_ONCE + 2
 
 
 @pytest.mark.parametrize("query", ["", "after=-1", "after=x", "after=0&wait=56", "after=0&wait=nan", f"after={2**63}"])
-def test_a_question_for_news_that_makes_no_sense_is_refused(admin_api: AdminApi, query: str) -> None:
-    assert httpx.get(f"{admin_api.base_url}/api/llm-backends/changes?{query}").status_code == 422
+def test_a_question_for_news_that_makes_no_sense_is_refused(own_admin_api: AdminApi, query: str) -> None:
+    assert httpx.get(f"{own_admin_api.base_url}/api/llm-backends/changes?{query}").status_code == 422
 
 
-def test_the_list_says_of_which_version_it_is(admin_api: AdminApi) -> None:
-    assert admin_api.client.get("/api/llm-backends").headers["x-registry-version"] == "0"
-    admin_api.add("m")
-    assert admin_api.client.get("/api/llm-backends").headers["x-registry-version"] == "1"
+def test_the_list_says_of_which_version_it_is(own_admin_api: AdminApi) -> None:
+    assert own_admin_api.client.get("/api/llm-backends").headers["x-registry-version"] == "0"
+    own_admin_api.add("m")
+    assert own_admin_api.client.get("/api/llm-backends").headers["x-registry-version"] == "1"
 
 
 async def test_one_change_waits_for_the_other_so_that_versions_appear_in_order(database_url: str) -> None:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg
+from psycopg import sql
 
 from athena.admin.app import create_app
+from athena.db.audit import CHANNEL
+from athena.db.models import Base
 from athena.settings import AdminSettings
 from tests.support.http_server import serving
 
@@ -49,3 +53,15 @@ def running_admin_api(database_url: str, port: int = 0) -> Iterator[AdminApi]:
         httpx.Client(base_url=url, headers=headers, timeout=30) as client,
     ):
         yield AdminApi(base_url=url, token=ADMIN_TOKEN, database_url=database_url, client=client)
+
+
+def forget_everything(database_url: str) -> None:
+    """Empty every table, let numbers begin at 1 again, and tell the Admin API that nothing has changed yet.
+
+    Much quicker than a database and an Admin API of each test's own.
+    """
+    tables = sql.SQL(", ").join(sql.Identifier(table.name) for table in Base.metadata.sorted_tables)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET LOCAL lock_timeout = '10s'")
+        connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(tables))
+        connection.execute("SELECT pg_notify(%s, '0')", [CHANNEL])

@@ -20,6 +20,10 @@ from athena.db import embedded
 PASSWORD = "a-password-of-these-tests"
 READY_WITHIN_SECONDS = 15.0
 
+_OPEN_FOLDER = Path("/tmp")  # noqa: S108  # which every user may enter
+# Making and dropping databases is mostly making and deleting files, which is quick in memory.
+_MEMORY = Path("/dev/shm")  # noqa: S108  # in which the folders get names of their own
+_ROOM_BYTES = 2 << 30
 # What makes a server quick that need not survive a power cut.
 _FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 _RUN = """
@@ -49,14 +53,19 @@ def unprivileged_user() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
+def quick_folder() -> Path | None:
+    """Return a folder in memory with room for databases; None where there is none."""
+    return _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES else None
+
+
 class PostgresServer:
     """An embedded PostgreSQL with a data folder of its own; the same port and data after every start."""
 
     def __init__(self) -> None:
         self.user = unprivileged_user()
-        self.folder = Path(tempfile.mkdtemp(prefix="athena-postgres-", dir="/tmp" if self.user else None))  # noqa: S108  # a folder that every user may enter
-        self.folder.chmod(0o755)
-        self.data = self.folder / "data"
+        self.folder = self._new_folder(_OPEN_FOLDER if self.user else None)
+        self._data_folder = self._new_folder(quick_folder()) if quick_folder() else self.folder
+        self.data = self._data_folder / "data"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.binaries = embedded.find_binaries()
@@ -67,6 +76,12 @@ class PostgresServer:
         password_file = self.folder / "password"
         password_file.write_text(PASSWORD)
         embedded.initdb(self.data, password_file, binaries=self.binaries, user=self.user)
+
+    @staticmethod
+    def _new_folder(parent: Path | None) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="athena-postgres-", dir=parent))
+        folder.chmod(0o755)
+        return folder
 
     def url(self, database: str = embedded.DATABASE) -> str:
         """Return the address of one of its databases."""
@@ -108,9 +123,10 @@ class PostgresServer:
         self.process = None
 
     def remove(self) -> None:
-        """End it and delete its folder."""
+        """End it and delete its folders."""
         self.stop()
-        shutil.rmtree(self.folder)
+        for folder in {self.folder, self._data_folder}:
+            shutil.rmtree(folder)
 
     def log(self) -> str:
         """Return what it has logged."""
