@@ -239,6 +239,18 @@ async def test_an_ollama_that_may_still_be_loading_is_given_time(bench: Bench, w
     assert services.gates.states()[0].trips == 0
 
 
+async def test_a_backend_that_was_deleted_is_asked_no_more(bench: Bench, watched: Watched) -> None:
+    engine, other = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    services = await watched(row(1, engine.url, engine="openai"), row(2, other.url, engine="openai"))
+    await until(lambda: bool(behaviour.probes))
+    await bench.registry.put(row(2, other.url, engine="openai"))
+    await until(lambda: len(services.gates) == 1)
+    await asyncio.sleep(0.15)  # what was on its way
+    asked = len(engine.asked)
+    await asyncio.sleep(0.4)
+    assert len(engine.asked) == asked
+
+
 async def test_a_model_that_the_engine_lacks_does_not_take_it_out_of_the_route(bench: Bench, watched: Watched) -> None:
     async def lacks(asked: Asked) -> None:
         await asked.answer(200 if asked.method == "GET" else 404, b'{"error": "no such model"}')

@@ -279,6 +279,28 @@ async def test_an_engine_that_lacks_the_model_stays_the_one_that_says_so(bench: 
     assert states(services)[1].state == "closed"
 
 
+async def test_a_backend_that_was_deleted_is_seen_no_more(bench: Bench) -> None:
+    first, second = await bench.engine(), await bench.engine()
+    services = await bench.router(row(1, first.url), row(2, second.url))
+    assert await answer(services, call()) == SAID
+    assert set(states(services)) == {1, 2}
+    await bench.registry.put(row(2, second.url))
+    await until(lambda: services.configuration.snapshot.version == 2)
+    assert await answer(services, call()) == SAID
+    assert set(states(services)) == {2}
+
+
+async def test_an_engine_that_never_answers_is_not_waited_for_again_and_again(bench: Bench) -> None:
+    engine = await bench.engine(hang)
+    services = await bench.router(row(1, engine.url, timeout_seconds=1, max_concurrency=3))
+    ends = await asyncio.gather(*ask(services, 3), return_exceptions=True)
+    assert all(isinstance(one, NoBackendError) for one in ends)
+    started = time.monotonic()
+    with pytest.raises(NoBackendError, match="unreachable"):
+        await answer(services, call())
+    assert time.monotonic() - started < 0.5
+
+
 async def test_names_that_nobody_knows_share_a_few_places(bench: Bench) -> None:
     ollama = await bench.engine(missing)
     services = await bench.router(ollama_url=ollama.url)

@@ -58,8 +58,10 @@ def opened(breaker: Breaker, now: float, reason: Reason, chance: float) -> Break
     return Breaker(State.OPEN, breaker.failures, level, now, now + pause(level, chance), reason)
 
 
-def after_failure(breaker: Breaker, now: float, begun: float, chance: float, limit: int = FAILURES) -> Breaker:
-    """Return the breaker after an attempt that began at `begun` and failed.
+def after_failure(
+    breaker: Breaker, now: float, begun: float, chance: float, reason: Reason = Reason.FAILURES
+) -> Breaker:
+    """Return the breaker after an attempt that began at `begun` and failed; `reason` is why it opens if it does.
 
     An attempt from before the last change says nothing about what holds since.
     """
@@ -68,8 +70,8 @@ def after_failure(breaker: Breaker, now: float, begun: float, chance: float, lim
     if breaker.state is State.HALF_OPEN:
         return opened(breaker, now, breaker.reason, chance)
     failed = breaker._replace(failures=breaker.failures + 1)
-    if failed.failures >= limit:
-        return opened(failed, now, Reason.FAILURES, chance)
+    if failed.failures >= FAILURES:
+        return opened(failed, now, reason, chance)
     return failed
 
 

@@ -62,8 +62,7 @@ class Dispatcher:
         the latter, ModelNotFoundError where none of them has the model.
         """
         if self._configuration.snapshot is not self._snapshot:
-            self._snapshot = self._configuration.snapshot
-            self._routes.clear()
+            self.follow()
         route = self._routes.get(call.model) or await self._route(call.model)
         remaining = [route.only] if route.only is not None else route.order(self._random)
         failures: list[Failure] = []
@@ -83,8 +82,17 @@ class Dispatcher:
                 self._note_failure(call, door, error, remaining[0] if remaining else None)
         raise self._verdict(call, failures, remaining)
 
-    def route(self, model: str, backends: Sequence[Backend]) -> Route:
-        """Return the route of a model that has these backends, and see to it that each has its gate."""
+    def follow(self) -> None:
+        """Take over the configuration if it has changed: work out each route, and see to it that it has its gates."""
+        snapshot = self._configuration.snapshot
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._routes = {
+                model: self._route_of(model, backends) for model, backends in snapshot.routes.items() if backends
+            }
+            self._gates.keep_only(door.gate for route in self._routes.values() for door in route.doors)
+
+    def _route_of(self, model: str, backends: Sequence[Backend]) -> Route:
         known = bool(backends)
         return Route(
             [
@@ -111,7 +119,7 @@ class Dispatcher:
     async def _route(self, model: str) -> Route:
         snapshot = self._configuration.snapshot
         backends = await self._configuration.route(model)
-        route = self.route(model, backends)
+        route = self._route_of(model, backends)
         # Callers may ask for any name: only those that the registry knows are worth to be remembered.
         if backends and self._configuration.snapshot is snapshot:
             self._routes[model] = route

@@ -245,7 +245,8 @@ class Gate:
     def failed(self, now: float, begun: float, *, unreachable: bool = False) -> None:
         """Leave after a reply that began at `begun` and did not come, or broke off; `unreachable`: nothing came."""
         self.suspected |= unreachable
-        self._change(lambda breaker: rules.after_failure(breaker, now, begun, self._random.random()))
+        reason = Reason.UNREACHABLE if unreachable else Reason.FAILURES
+        self._change(lambda breaker: rules.after_failure(breaker, now, begun, self._random.random(), reason))
         self.leave()
 
     def abandoned(self, now: float, begun: float) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from athena.observability.router_metrics import BackendReading
@@ -50,6 +50,9 @@ class Gates:
     def __iter__(self) -> Iterator[Gate]:
         return iter(tuple(self._gates.values()))
 
+    def __len__(self) -> int:
+        return len(self._gates)
+
     def gate(self, target: Target, *, known: bool) -> Gate:
         """Return the gate of an engine, with the limits that its backend has now.
 
@@ -82,6 +85,13 @@ class Gates:
             gate.limit = limit
             gate.queue.limit = queue_length(backend, limit)
         return gate
+
+    def keep_only(self, current: Iterable[Gate]) -> None:
+        """Forget the gates of backends that are no longer in the configuration, once nothing is left at them."""
+        kept = set(current)
+        for key, gate in tuple(self._gates.items()):
+            if gate not in kept and gate.backend_id is not None and not (gate.in_use or gate.queued):
+                del self._gates[key]
 
     def watch_queues(self) -> None:
         """Look at those who wait from now on, until nobody does."""

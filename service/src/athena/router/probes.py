@@ -28,7 +28,7 @@ from athena.router.breaker import Reason, State
 from athena.router.gate import Gate
 from athena.router.gates import Gates
 from athena.router.probing import Asker, Loaded, Proof, find, keep_alive
-from athena.router.types import Backend, BackendType, Snapshot
+from athena.router.types import BackendType
 
 log = structlog.get_logger()
 
@@ -145,7 +145,7 @@ class Watch:
 class Prober:
     """Asks each enabled backend of the configuration for a proof of life. An async context manager.
 
-    `add` makes the gates of a model's backends; `snapshot` is the configuration.
+    `follow` sees to it that each backend of the present configuration has its gate; it is called at every look.
     """
 
     def __init__(
@@ -154,17 +154,14 @@ class Prober:
         asker: Asker,
         periods: Periods,
         *,
-        snapshot: Callable[[], Snapshot],
-        add: Callable[[str, tuple[Backend, ...]], object],
+        follow: Callable[[], None],
         random: Random,
     ) -> None:
         self._gates = gates
         self._asker = asker
         self._periods = periods
-        self._snapshot = snapshot
-        self._add = add
+        self._follow = follow
         self._random = random
-        self._known: Snapshot | None = None
         self._started = gates.clock()
         self._tasks = Tasks()
         self._engines: dict[tuple[BackendType, str], _Asked] = {}
@@ -181,14 +178,11 @@ class Prober:
     def _look(self) -> None:
         now = self._gates.clock()
         self._gates.board.note_prober(now)
-        snapshot = self._snapshot()
-        if snapshot is not self._known:
-            self._known = snapshot
-            for model, backends in snapshot.routes.items():
-                if any(backend.enabled for backend in backends):
-                    self._add(model, backends)
+        self._follow()
         for gate in self._gates:
             self._look_at(gate, now)
+        if len(self._models) > len(self._gates):
+            self._models = {gate: probed for gate, probed in self._models.items() if gate in set(self._gates)}
 
     def _look_at(self, gate: Gate, now: float) -> None:
         probed = self._models.get(gate)

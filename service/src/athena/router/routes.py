@@ -46,11 +46,12 @@ Group: TypeAlias = Sequence[tuple[int, Sequence[Door]]]
 class Route:
     """The doors of a model: by priority, each group with weights. `only` is the one door where there is no other."""
 
-    __slots__ = ("_distinct", "_groups", "only")
+    __slots__ = ("_distinct", "_groups", "doors", "only")
 
     def __init__(self, groups: Sequence[Group]) -> None:
         doors = [door for group in groups for _, doors in group for door in doors]
         self.only = doors[0] if len(doors) == 1 else None
+        self.doors = doors
         self._groups = groups
         self._distinct = len({door.gate for door in doors}) == len(doors)
 

@@ -96,8 +96,7 @@ class RouterServices:
                 self.gates,
                 asker,
                 periods,
-                snapshot=lambda: self.configuration.snapshot,
-                add=self.dispatcher.route,
+                follow=self.dispatcher.follow,
                 random=random,
             )
             await self._stack.enter_async_context(prober)
