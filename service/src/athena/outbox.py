@@ -7,6 +7,10 @@ writes back to back wake it once, not a hundred times: 5 to 10 % of the proxy's 
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
+log = structlog.get_logger()
+
 
 class Outbox:
     """What is still to be written in this turn. One per event loop and side."""
@@ -18,7 +22,7 @@ class Outbox:
         self._due: list[Callable[[], None]] = []
 
     def put(self, write: Callable[[], None]) -> None:
-        """See to it that `write` is called at the end of this turn; it must not raise."""
+        """See to it that `write` is called at the end of this turn; what it raises stays its own connection's matter."""
         due = self._due
         if not due:
             self._loop.call_soon(self._write_all)
@@ -27,4 +31,7 @@ class Outbox:
     def _write_all(self) -> None:
         due, self._due = self._due, []
         for write in due:
-            write()
+            try:
+                write()
+            except Exception:  # the others' writes must not be lost with it
+                log.exception("write_failed")

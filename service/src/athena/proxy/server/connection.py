@@ -179,7 +179,8 @@ class Connection(Reader):
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            self.transport.write(data)
+            if not self.transport.is_closing():  # uvloop raises where one is written to that was lost in this turn
+                self.transport.write(data)
 
     @property
     def ending(self) -> bool:
