@@ -22,7 +22,7 @@ class Outbox:
         self._due: list[Callable[[], None]] = []
 
     def put(self, write: Callable[[], None]) -> None:
-        """See to it that `write` is called at the end of this turn; what it raises stays its own connection's matter."""
+        """See to it that `write` is called at the end of this turn; what it raises is its own matter."""
         due = self._due
         if not due:
             self._loop.call_soon(self._write_all)
