@@ -28,6 +28,7 @@ from tests.support.faults.process import EngineProcess
 from tests.support.registry import backend
 
 from bench.soak_checks import (
+    EXAMPLES,
     GOOD,
     MODELS,
     SHAKY,
@@ -154,8 +155,7 @@ class Soak:
         bad = [f"{count} {verdict}" for verdict, count in counts.items() if count]
         if status != 0:
             bad.append(f"the proxy ended with status {status}")
-        unexpected = proxy.server.events("unexpected_error")
-        bad += [str(line) for line in unexpected[:3]]
+        bad += proxy.server.complaints()[:EXAMPLES]
         return Result(
             options=self._options,
             tally=tally,
@@ -195,20 +195,21 @@ class Soak:
     @asynccontextmanager
     async def _shaking(self) -> Any:
         """Kill and revive the shaky engine for as long as the context is entered."""
-        task = asyncio.create_task(self._shake())
+        over = asyncio.Event()
+        task = asyncio.create_task(self._shake(over))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            over.set()
+            await task
 
-    async def _shake(self) -> None:
-        while True:
+    async def _shake(self, over: asyncio.Event) -> None:
+        while not over.is_set():
             await asyncio.sleep(LIFE)
             self._shaky.kill()
             self._kills += 1
             await asyncio.sleep(DEATH)
-            await asyncio.shield(asyncio.to_thread(self._shaky.start))
+            await asyncio.to_thread(self._shaky.start)
 
 
 async def _leave(caller: Caller, ask: Ask) -> Verdict:

@@ -15,6 +15,7 @@ from tests.support.faults.behaviours import (
     BLACK_HOLE,
     HANGS_BEFORE_FIRST_TOKEN,
     REFUSE,
+    UNREACHABLE,
 )
 from tests.support.faults.wire import reply_to
 from tests.support.registry import backend
@@ -47,8 +48,10 @@ class Stage:
         good_url = {"mlx": good.another_url(http10=True)}
         rows: list[dict[str, object]] = []
         self.numbers: dict[Case, int] = {}
-        bad = self.engine = own.engine()
+        # No probe may find out what is wrong with an engine before a case does.
+        self.engine, self.gone = own.engine(), {mode: own.engine(mode) for mode in UNREACHABLE}
         for mode in (*QUICK, *SLOW):
+            bad = self.gone.get(mode, self.engine)
             for engine, path, stream in product(ENGINES, PATHS, (False, True)):
                 case = Case(mode, engine, path, stream)
                 number = self.numbers[case] = len(rows) + 1
@@ -62,7 +65,8 @@ class Stage:
     async def play(self, mode: str, *, streams: tuple[bool, ...] = (False, True)) -> dict[Case, Answer]:
         """Ask once for each case of a mode, all at the same time."""
         cases = [case for case in self.numbers if case.mode == mode and case.stream in streams]
-        self.engine.become(mode)
+        if mode not in UNREACHABLE:
+            self.engine.become(mode, only="say ")
         self.engine.forget()
         answers = await asyncio.gather(
             *(ask(self.proxy.url, case.path, case.model, prompt(case), stream=case.stream) for case in cases)

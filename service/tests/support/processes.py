@@ -15,6 +15,7 @@ ATHENA = str(Path(sys.executable).with_name("athena"))
 READY_WITHIN_SECONDS = 30.0
 COMMAND_WITHIN_SECONDS = 60.0
 TOLD_WITHIN_SECONDS = 5.0
+_COMPLAINTS = ("error", "critical")
 OURS = {
     *("DATABASE_URL", "JWT_SECRET", "ADMIN_API_TOKEN", "ADMIN_API_URL", "OLLAMA_URL", "REDIS_URL", "LOG_LEVEL"),
     *("ROUTER_STATE_FILE", "CONFIG_CACHE_SECONDS", "ORCHESTRATOR_INTENTS_FILE"),
@@ -66,6 +67,11 @@ class Server:
         """Return what it logged so far."""
         complete = self._log.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
+
+    def complaints(self) -> list[str]:
+        """Return what it logged as an error, and what is no line of its log, such as a traceback."""
+        lines = self._log.read_text().splitlines()
+        return [line for line in lines if not line.startswith("{") or json.loads(line)["level"] in _COMPLAINTS]
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of one event."""

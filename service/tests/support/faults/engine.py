@@ -1,9 +1,9 @@
 """A stand-in engine as a process: `python -m tests.support.faults.engine PORT [--http10]`.
 
 It takes commands on standard input, one JSON object a line, and answers each with one on standard output:
-`{"do": "become", "mode": …}` changes how requests are met from now on, `{"do": "listen", "port": …, "http10": …}` opens
-one more port, `{"do": "report"}` tells what happened so far, `{"do": "forget"}` starts that anew. It ends with its
-input.
+`{"do": "become", "mode": …, "only": …}` changes how requests are met from now on whose prompts begin so,
+`{"do": "listen", "port": …, "http10": …}` opens one more port, `{"do": "report"}` tells what happened so far,
+`{"do": "forget"}` starts that anew. It ends with its input.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ class Engine:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.mode = "serve"
+        self.only = ""
         self.connections: set[Connection] = set()
         self._ports: dict[int, bool] = {}
         self._listeners: list[socket.socket] = []
@@ -70,11 +71,11 @@ class Engine:
         self._ports[port] = http10
         self.loop.add_reader(listener, self._accept, listener)
 
-    def become(self, mode: str) -> None:
+    def become(self, mode: str, only: str) -> None:
         """Meet requests in another way from now on; those that run go on, unless nobody could reach the engine."""
         if self.mode == BLACK_HOLE:
             self._uncover()
-        self.mode = mode
+        self.mode, self.only = mode, only
         if mode == REFUSE:
             self._close()
         elif not self._listeners:
@@ -178,7 +179,8 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, asked: Asked) -> None:
         try:
-            await BEHAVIOURS[self._engine.mode](asked)
+            meant = self._prompt.startswith(self._engine.only)
+            await BEHAVIOURS[self._engine.mode if meant else "serve"](asked)
         finally:
             self._engine.running -= self._counted
             self._counted = False
@@ -224,7 +226,7 @@ async def main(port: int, *, http10: bool) -> None:
         command = json.loads(line)
         match command["do"]:
             case "become":
-                engine.become(command["mode"])
+                engine.become(command["mode"], command["only"])
                 _say({})
             case "listen":
                 engine.listen(command["port"], http10=command["http10"])

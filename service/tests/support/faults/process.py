@@ -40,6 +40,7 @@ class EngineProcess:
         self._more_ports: dict[int, bool] = {}
         self._mode = "serve"
         self._http10 = http10
+        self._only = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class EngineProcess:
         for port, http10 in self._more_ports.items():
             self._tell(do="listen", port=port, http10=http10)
         if self._mode != "serve":
-            self.become(self._mode)
+            self.become(self._mode, only=self._only)
 
     def kill(self) -> None:
         """End it at once, as `kill -9` does; no harm if it is down."""
@@ -75,12 +76,16 @@ class EngineProcess:
         """Let it go on."""
         self._running.send_signal(signal.SIGCONT)
 
-    def become(self, mode: str) -> None:
-        """Meet requests in another way from now on: one of BEHAVIOURS or UNREACHABLE."""
+    def become(self, mode: str, *, only: str = "") -> None:
+        """Meet requests in another way from now on: one of BEHAVIOURS or UNREACHABLE.
+
+        With `only` those are served well whose prompts do not begin so, such as the proxy's own probes.
+        """
         if mode not in BEHAVIOURS and mode not in UNREACHABLE:
             raise ValueError(f"there is no mode {mode}")
         self._mode = mode
-        self._tell(do="become", mode=mode)
+        self._only = only
+        self._tell(do="become", mode=mode, only=only)
 
     def another_url(self, *, http10: bool = False) -> str:
         """Open one more port: what is known of one address of the engine is not known of another.
