@@ -3,6 +3,7 @@
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,8 +46,8 @@ def main() -> None:
             figures = medians(load, measured[load.name])
             result["loads"][load.name] = figures
             print_table(load, figures)
-    options.save.parent.mkdir(parents=True, exist_ok=True)
-    options.save.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        options.save.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\nfigures: {options.save}")
 
 
@@ -123,7 +124,9 @@ def _measure(
                 continue
             targets.append(target)
         for load in group:
-            for _ in range(1 if load.only_once else passes):
+            times = 1 if load.only_once else passes
+            for number in range(1, times + 1):
+                print(f"{load.name}: pass {number} of {times} …", file=sys.stderr, flush=True)
                 for target in targets:
                     try:
                         taken = loads.measure(program, load, target, folder)
