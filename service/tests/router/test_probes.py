@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
-from athena.router.probes import Periods
+from athena.router.probes import Pace, Periods
 from athena.router.probing import Loaded, Proof, find, generation, keep_alive, proof
 from athena.router.services import RouterServices
 from athena.router.types import Backend, BackendType
@@ -259,6 +259,28 @@ async def test_a_model_that_the_engine_lacks_does_not_take_it_out_of_the_route(b
     services = await watched(row(1, engine.url, engine="openai"))
     await until(lambda: len([asked for asked in engine.asked if asked.method == "POST"]) >= 3)
     assert state_of(services, engine) == "closed"
+
+
+def test_a_process_that_was_held_up_blames_no_engine_for_it() -> None:
+    pace = Pace(Periods(tick=0.1, late=0.25))
+    for now in (1.0, 1.1, 1.2, 1.3):
+        pace.tick(now)
+    assert not pace.held_up_since(1.0, 1.35)
+    assert pace.held_up_since(1.3, 8.9), "a machine that slept, or a process that was stopped"
+    pace.tick(9.0)
+    assert pace.held_up_since(1.3, 9.05)
+    pace.tick(9.1)
+    assert not pace.held_up_since(9.05, 9.15)
+
+
+async def test_a_router_that_slept_takes_no_engine_out_of_the_route(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(Engine())
+    services = await watched(row(1, engine.url, engine="openai"))
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        time.sleep(0.4)  # noqa: ASYNC251 - it holds the whole process up, the engine with it
+    await asyncio.sleep(0.05)
+    assert services.gates.states()[0].trips == 0
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

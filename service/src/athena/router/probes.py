@@ -30,6 +30,7 @@ from athena.router.gates import Gates
 from athena.router.probing import Asker, Loaded, Proof, find, keep_alive
 from athena.router.types import BackendType
 
+AT_ONCE = 32  # generations that the prober asks for at the same time, of all engines together
 log = structlog.get_logger()
 
 
@@ -49,6 +50,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     trial_every: float = 1.0  # at a backend that is out of the route
     load: float = 30.0  # that an Ollama may take to load a model
     fresh: float = 1.0  # how long what a worker has seen on its tick holds
+    late: float = 0.25  # a tick that comes so much too late says that this process was held up, not the engines
 
 
 class Sight(msgspec.Struct):
@@ -90,6 +92,7 @@ class Watch:
         self._asker = asker
         self._periods = periods
         self._tasks = Tasks()
+        self._pace = Pace(periods)
         self._suspects: set[tuple[BackendType, str]] = set()
 
     async def __aenter__(self) -> "Watch":
@@ -101,6 +104,7 @@ class Watch:
 
     def _look(self) -> None:
         now = self._gates.clock()
+        self._pace.tick(now)
         for gate in self._gates:
             if gate.flights:
                 self._look_at(gate, now)
@@ -136,7 +140,10 @@ class Watch:
 
     async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
         try:
-            if not await self._asker.answers(engine, endpoint_url):
+            begun = self._gates.clock()
+            if not await self._asker.answers(engine, endpoint_url) and not self._pace.held_up_since(
+                begun, self._gates.clock()
+            ):
                 leave(self._gates, engine, endpoint_url)
         finally:
             self._suspects.discard((engine, endpoint_url))
@@ -164,6 +171,8 @@ class Prober:
         self._random = random
         self._started = gates.clock()
         self._tasks = Tasks()
+        self._pace = Pace(periods)
+        self._generating = 0
         self._engines: dict[tuple[BackendType, str], _Asked] = {}
         self._models: dict[Gate, _Probed] = {}
 
@@ -178,6 +187,7 @@ class Prober:
     def _look(self) -> None:
         now = self._gates.clock()
         self._gates.board.note_prober(now)
+        self._pace.tick(now)
         self._follow()
         for gate in self._gates:
             self._look_at(gate, now)
@@ -187,7 +197,8 @@ class Prober:
     def _look_at(self, gate: Gate, now: float) -> None:
         probed = self._models.get(gate)
         if probed is None:
-            probed = self._models[gate] = _Probed(self._started)
+            # Not all at once.
+            probed = self._models[gate] = _Probed(now - self._random.random() * self._periods.generate_every / 2)
         if gate.cells[STATE] != State.CLOSED:
             if now >= probed.trial_at:
                 lasting = now - gate.breaker.changed_at > self._periods.idle_after
@@ -197,7 +208,7 @@ class Prober:
                 self._tasks.start(self._try(gate, probed))
             return
         self._check(gate, now)
-        if not probed.asking and self._generation_is_due(gate, probed, now):
+        if not probed.asking and self._generating < AT_ONCE and self._generation_is_due(gate, probed, now):
             probed.asking = True
             self._tasks.start(self._prove(gate, probed))
 
@@ -216,11 +227,13 @@ class Prober:
 
     async def _ask(self, engine: BackendType, endpoint_url: str, asked: "_Asked") -> None:
         try:
+            begun = self._gates.clock()
             for _ in range(2):  # one answer may well be late
                 if await self._asker.answers(engine, endpoint_url):
                     asked.answered_at = self._gates.clock()
                     return
-            leave(self._gates, engine, endpoint_url)
+            if not self._pace.held_up_since(begun, self._gates.clock()):
+                leave(self._gates, engine, endpoint_url)
         finally:
             asked.asking = False
 
@@ -247,6 +260,7 @@ class Prober:
 
     async def _prove(self, gate: Gate, probed: "_Probed") -> None:
         """Ask for a token, and once more where none comes; then the backend leaves the route."""
+        self._generating += 1
         entered = gate.try_enter()  # the engine's parallelism holds for probes as well, unless it is all used in vain
         try:
             for _ in range(2):
@@ -259,7 +273,11 @@ class Prober:
                     if gate.slot.total_in_use():  # what speaks against a probe may change soon
                         probed.asked_at -= max(self._periods.generate_every - self._periods.trial_every, 0.0)
                     return
-                if outcome is not Proof.FAILS or gate.alive_at() >= begun:
+                if (
+                    outcome is not Proof.FAILS
+                    or gate.alive_at() >= begun
+                    or self._pace.held_up_since(begun, self._gates.clock())
+                ):
                     return
                 if now - gate.cells[STUCK_AT] < self._periods.fresh or probed.unloaded:
                     break  # a request of ours has waited in vain as well
@@ -267,6 +285,7 @@ class Prober:
             move_elsewhere(gate)
         finally:
             probed.asking = False
+            self._generating -= 1
             if entered:
                 gate.leave()
 
@@ -322,6 +341,25 @@ class Prober:
 
     def _jitter(self, seconds: float) -> float:
         return seconds * self._random.uniform(0.9, 1.0)
+
+
+class Pace:
+    """Whether this process itself was held up, so that what came too late proves nothing."""
+
+    def __init__(self, periods: Periods) -> None:
+        self._longest = periods.tick + periods.late
+        self._ticked_at = 0.0
+        self._held_up_at = 0.0
+
+    def tick(self, now: float) -> None:
+        """Take note of a tick."""
+        if self._ticked_at and now - self._ticked_at > self._longest:
+            self._held_up_at = now
+        self._ticked_at = now
+
+    def held_up_since(self, begun: float, now: float) -> bool:
+        """Whether it was since then, or is just coming to itself."""
+        return self._held_up_at >= begun or now - self._ticked_at > self._longest
 
 
 class _Asked:
