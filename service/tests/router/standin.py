@@ -8,32 +8,17 @@ import asyncio
 import json
 import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
+
+from tests.support.standin import Connections, Request
 
 OLLAMA_END = {"done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 3, "eval_duration": 30_000_000}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
 
 
-class Asked:
-    """One request, and the means to answer it in any way."""
-
-    def __init__(
-        self, head: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
-    ) -> None:
-        line, *rest = head.split("\r\n")
-        self.method, self.path, _ = line.split(" ", 2)
-        self.headers = {name.lower(): value.strip() for name, value in (field.split(":", 1) for field in rest)}
-        self.body = body
-        self.number = number
-        self.reader = reader
-        self.writer = writer
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
+class Asked(Request):
+    """One request of a router's."""
 
     @property
     def ollama(self) -> bool:
@@ -47,11 +32,6 @@ class Asked:
         content = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
         return content if isinstance(content, str) else json.dumps(content)
 
-    async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self.writer.write(data)
-        await self.writer.drain()
-
     async def answer(self, status: int, body: bytes, content_type: str = "application/json", more: str = "") -> None:
         """Send a whole answer."""
         head = f"HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
@@ -63,23 +43,6 @@ class Asked:
         await self.send(
             f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
         )
-
-    async def chunk(self, data: bytes) -> None:
-        """Send one chunk."""
-        await self.send(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def reset(self) -> None:
-        """Break the connection off with a reset."""
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-    async def until_left(self) -> None:
-        """Wait until the other side is gone."""
-        try:
-            while await self.reader.read(65536):
-                pass
-        except ConnectionError:
-            pass
 
     def piece(self, text: str, **more: Any) -> bytes:
         """Return one piece of a stream in the dialect of the path; no piece ends a chunk in the middle."""
@@ -239,12 +202,25 @@ class StandIn:
 
     def __init__(self, behaviour: Behaviour = serve, *, tls: ssl.SSLContext | None = None) -> None:
         self.behaviour = behaviour
-        self._tls = tls
         self.asked: list[Asked] = []
-        self.connections = 0
-        self.open_connections = 0
         self.url = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = tls
+        self._connections = Connections(Asked, self._handle)
+
+    @property
+    def connections(self) -> int:
+        """How many connections were ever made."""
+        return self._connections.made
+
+    @property
+    def open_connections(self) -> int:
+        """How many are open."""
+        return self._connections.open
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that serve them."""
+        return self._connections.tasks
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -255,41 +231,16 @@ class StandIn:
 
     async def start(self, port: int = 0) -> None:
         """Listen, on a port that is free or on the given one."""
-        self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", port, limit=1 << 24, backlog=2048, ssl=self._tls
-        )
-        scheme = "https" if self._tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = await self._connections.start(port, self._tls)
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""
-        self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._connections.stop()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        self.open_connections += 1
-        number = 0
-        try:
-            while not writer.is_closing():
-                head = (await reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1")
-                number += 1
-                asked = Asked(head, b"", reader, writer, number)
-                asked.body = await reader.readexactly(int(asked.headers.get("content-length", "0")))
-                self.asked.append(asked)
-                await self.behaviour(asked)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self.open_connections -= 1
-            self._tasks.discard(task)
-            writer.close()
+    async def _handle(self, asked: Asked) -> None:
+        self.asked.append(asked)
+        await self.behaviour(asked)
 
 
 def refused_url() -> str:

@@ -149,7 +149,7 @@ def test_calls_that_start_together_share_one_set_of_connections(environment: pyt
             results = await asyncio.gather(*(router.generate(model="m", prompt=str(n)) for n in range(10)))
             assert [result["response"] for result in results] == ["".join(reply_to(str(n))) for n in range(10)]
             await router.close()
-            assert asyncio.all_tasks() == {asyncio.current_task(), *ollama._tasks}
+            assert asyncio.all_tasks() == {asyncio.current_task(), *ollama.tasks}
             assert (await router.generate(model="m", prompt="hello"))["response"] == SAID  # a later call starts anew
 
     asyncio.run(ask())
