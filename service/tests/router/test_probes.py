@@ -273,13 +273,26 @@ def test_a_process_that_was_held_up_blames_no_engine_for_it() -> None:
     assert not pace.held_up_since(9.05, 9.15)
 
 
-async def test_a_router_that_slept_takes_no_engine_out_of_the_route(bench: Bench, watched: Watched) -> None:
-    engine = await bench.engine(Engine())
-    services = await watched(row(1, engine.url, engine="openai"))
-    for _ in range(4):
-        await asyncio.sleep(0.1)
-        time.sleep(0.4)  # noqa: ASYNC251 - it holds the whole process up, the engine with it
-    await asyncio.sleep(0.05)
+async def test_an_engine_is_not_blamed_for_what_came_too_late_because_the_router_slept(
+    bench: Bench, watched: Watched
+) -> None:
+    pages: list[Asked] = []
+
+    async def takes_its_time(asked: Asked) -> None:
+        if asked.method == "GET":
+            pages.append(asked)
+            await asyncio.sleep(0.05)
+            await asked.answer(200, b"{}")
+        else:
+            await asyncio.sleep(0.3)
+            await serve(asked)
+
+    engine = await bench.engine(takes_its_time)
+    services = await watched(row(1, engine.url, engine="openai"), periods=Periods(tick=0.01, suspect_after=0.05))
+    waiting = asyncio.create_task(answer(services, call()))
+    await until(lambda: bool(pages))
+    time.sleep(1.0)  # noqa: ASYNC251 - beyond the time that the engine has to answer
+    assert await waiting == SAID
     assert services.gates.states()[0].trips == 0
 
 
