@@ -50,19 +50,43 @@ need() {
 
 # --- checks and their count -------------------------------------------------------------------------------------------
 
-passed=0 failed=0 summary=()
+passed=0 failed=0 summary=() begun=()
 
 # check NAME COMMAND …   Run one check; its output is shown only if it fails.
 check() {
+  local name=$1 result=0
+  shift
+  "$@" >"$work/check.log" 2>&1 || result=$?
+  verdict "$name" $result "$work/check.log"
+}
+
+# begin NAME COMMAND …   Start a check that takes long, beside those that follow; settle tells how it went.
+begin() {
   local name=$1
   shift
-  if "$@" >"$work/check.log" 2>&1; then
+  "$@" >"$work/check.${#begun[@]}.log" 2>&1 &
+  begun+=("$!:$name")
+}
+
+# settle   Wait for the checks that were begun, and tell in their order how they went.
+settle() {
+  local number result
+  for number in "${!begun[@]}"; do
+    result=0
+    wait "${begun[number]%%:*}" || result=$?
+    verdict "${begun[number]#*:}" $result "$work/check.$number.log"
+  done
+  begun=()
+}
+
+verdict() { # NAME STATUS LOG
+  if (($2 == 0)); then
     passed=$((passed + 1))
-    echo "  ok      $name"
+    echo "  ok      $1"
   else
     failed=$((failed + 1))
-    echo "  FAILED  $name"
-    sed 's/^/    /' "$work/check.log"
+    echo "  FAILED  $1"
+    sed 's/^/    /' "$3"
   fi
 }
 
@@ -88,11 +112,11 @@ count() { # WORD   Its number in the last line of pytest.
 stage_lint() {
   local file shell_files=()
   check "programs" need shellcheck:shellcheck git:git
+  begin "mypy" mypy
+  begin "ansible-lint" ansible-lint --nocolor
   check "ruff" ruff check .
   check "ruff format" ruff format --check .
-  check "mypy" mypy
   check "yamllint" yamllint --strict --config-file .yamllint.yml .
-  check "ansible-lint" ansible-lint --nocolor
   check "playbooks' syntax" ansible-playbook --syntax-check --inventory inventory/dev site.yml rollback.yml playbooks/*.yml
   while IFS= read -r file; do
     if [[ $file == *.sh ]] || { [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*(/| )(ba)?sh$'; }; then
@@ -101,6 +125,7 @@ stage_lint() {
   done < <(git ls-files --cached --others --exclude-standard)
   check "shellcheck" shellcheck --external-sources "${shell_files[@]}"
   check "locks" locks_match_their_inputs
+  settle
   tests tests/repository
 }
 
@@ -166,6 +191,8 @@ if ((${#stages[@]} == 0)); then stages=("${all_stages[@]}"); fi
 
 work=$(mktemp -d)
 clean_up() {
+  local pid
+  for pid in $(jobs -rp); do kill "$pid"; done # checks in the background, where the run was interrupted
   rm -rf "$work"
   if [[ -n ${ATHENA_TEST_RUN:-} ]]; then molecule/shared/dockerd stop $$; fi # interrupted, or ended already
 }
@@ -175,6 +202,7 @@ trap 'exit 130' INT TERM
 echo "== tools"
 bootstrap/venv .venv-test locks/test.txt service
 export PATH=$root/.venv-test/bin:$PATH
+unset PYTHONDONTWRITEBYTECODE # or each of a thousand processes compiles every library anew
 # shellcheck source=bootstrap/uv-settings.sh
 source bootstrap/uv-settings.sh
 use_pip_settings "$root/.venv-test/bin/python"

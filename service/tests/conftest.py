@@ -78,6 +78,7 @@ def own_database_server() -> Iterator[PostgresServer]:
 def _shared_admin_api(database_server: PostgresServer, migrated_template: str) -> Iterator[AdminApi]:
     name = database_server.create_database(migrated_template)
     with running_admin_api(database_server.url(name)) as api:
+        api.client.get("/health").raise_for_status()
         yield api
     database_server.drop_database(name)
 

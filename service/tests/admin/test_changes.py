@@ -119,7 +119,7 @@ def test_a_process_that_is_to_end_does_not_wait_for_those_who_wait_for_news(
         {"DATABASE_URL": database_url, "ADMIN_API_TOKEN": ADMIN_TOKEN, "JWT_SECRET": JWT_SECRET},
     )
     waiting = pool.submit(changes, server.url, 0, 50)
-    time.sleep(1)
+    time.sleep(0.3)
     server.process.terminate()
     assert server.process.wait(AT_ONCE + 1) in {0, -15}
     assert waiting.result()[0] == 0
