@@ -49,7 +49,7 @@ class Stage:
         rows: list[dict[str, object]] = []
         self.numbers: dict[Case, int] = {}
         # No probe may find out what is wrong with an engine before a case does.
-        self.engine, self.gone = own.engine(), {mode: own.engine(mode) for mode in UNREACHABLE}
+        self.engine, self.gone = own.engine(), {mode: own.engine() for mode in UNREACHABLE}
         for mode in (*QUICK, *SLOW):
             bad = self.gone.get(mode, self.engine)
             for engine, path, stream in product(ENGINES, PATHS, (False, True)):
@@ -60,6 +60,8 @@ class Stage:
                     backend(number, case.model, engine, bad.another_url(http10=engine == "mlx"), priority=0, **limits)
                 )
                 rows.append(backend(number + 1, case.model, engine, good_url.get(engine, good.url), priority=1))
+        for mode, unreachable in self.gone.items():
+            unreachable.become(mode)
         self.proxy = own.proxy(*rows)
 
     async def play(self, mode: str, *, streams: tuple[bool, ...] = (False, True)) -> dict[Case, Answer]:

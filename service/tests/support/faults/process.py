@@ -92,6 +92,8 @@ class EngineProcess:
 
         With `http10` it speaks like mlx_lm.server: HTTP/1.0, a connection for each request.
         """
+        if self._mode in UNREACHABLE:
+            raise RuntimeError(f"the engine is to {self._mode} its callers: open its ports before")
         port = quiet_port()
         self._more_ports[port] = http10
         self._tell(do="listen", port=port, http10=http10)
