@@ -142,7 +142,8 @@ class Forwarder:
                 await _whole(forwarding, call, reply)
             forwarding.usage = reply.usage
         finally:
-            await reply.aclose()
+            if not reply.settled:
+                await reply.aclose()
 
     def _why_cancelled(self, exchange: Exchange) -> str:
         """Count a caller that has gone; returns the class of error by which its request is counted."""

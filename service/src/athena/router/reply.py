@@ -27,8 +27,8 @@ class OpenReply:
     """
 
     __slots__ = (
-        "_attempt", "_call", "_codec", "_events", "_held", "_reader", "_settled", "_upstream", "_watch", "body",
-        "content_type", "passthrough", "target", "usage",
+        "_attempt", "_call", "_codec", "_events", "_held", "_reader", "_upstream", "_watch", "body",
+        "content_type", "passthrough", "settled", "target", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -47,7 +47,7 @@ class OpenReply:
         self._events: list[Event] = []
         self._watch: StreamWatch | None = None
         self._reader: StreamReader | None = None
-        self._settled = False
+        self.settled = False
 
     @property
     def seconds(self) -> float:
@@ -70,7 +70,7 @@ class OpenReply:
             await self._begin_stream()
         else:
             await self._take_whole()
-        if not self._settled:
+        if not self.settled:
             self._attempt.saw_first_token()
             self._upstream.set_idle_limit(self._attempt.door.stall_seconds)
 
@@ -101,7 +101,7 @@ class OpenReply:
         for event in self._events:
             yield event
         self._events.clear()
-        while not self._settled:
+        while not self.settled:
             try:
                 events = await self._next_events()
             except BackendError as error:
@@ -111,7 +111,7 @@ class OpenReply:
 
     async def aclose(self) -> None:
         """End the reply, cancelling the engine's work where it is not done; may be called at any time, repeatedly."""
-        if self._settled:
+        if self.settled:
             return
         if self._watch is not None:
             # A caller that has seen the end mark may well leave before the engine closes the stream: that is success.
@@ -123,7 +123,7 @@ class OpenReply:
                 self._succeed(usage)
                 self._upstream.release()
                 return
-        self._settled = True
+        self.settled = True
         self._upstream.close()
         self._attempt.abandoned()
 
@@ -134,7 +134,7 @@ class OpenReply:
                 write(whole)
         self._held.clear()
         watch = self._watch
-        if watch is not None and not self._settled:
+        if watch is not None and not self.settled:
             watched, feed = watch.feed, lines.feed
 
             def take(data: bytes) -> None:
@@ -166,9 +166,9 @@ class OpenReply:
 
         write(encoder.start() + encode(self._events))
         self._events.clear()
-        if not self._settled:
+        if not self.settled:
             await self._upstream.push(take)
-        if not self._settled and (events := self._events_of(b"")):
+        if not self.settled and (events := self._events_of(b"")):
             write(encode(events))
 
     async def _take_whole(self) -> None:
@@ -196,7 +196,7 @@ class OpenReply:
 
     async def _begin_events(self) -> None:
         self._reader = self._codec.reader(self._call.operation)
-        while not self._settled and not (self._call.stream and self._events):
+        while not self.settled and not (self._call.stream and self._events):
             self._events += await self._next_events()
 
     async def _next_events(self) -> list[Event]:
@@ -223,13 +223,13 @@ class OpenReply:
         return Finish(reason=finish.reason, usage=msgspec.structs.replace(usage, completion_seconds=seconds))
 
     def _succeed(self, usage: Usage | None) -> None:
-        self._settled = True
+        self.settled = True
         self.usage = usage
         self._attempt.succeeded(usage)
 
     def _break(self, error: BackendError) -> StreamBrokenError:
         """Settle the reply as failed; returns what to tell its reader."""
-        self._settled = True
+        self.settled = True
         self._upstream.close()
         self._attempt.failed(error.kind)
         target = self.target

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import structlog
 
 from athena.errors import AthenaError
+from athena.proxy.server.eager import EagerTask
 from athena.proxy.server.errors import (
     ShuttingDownError,
     SlowSenderError,
@@ -66,7 +67,7 @@ class Connection(Reader):
         self.peer = ""
         self._application = server.application
         self._current: Exchange | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: EagerTask | None = None
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = 0
         self._out: list[bytes] = []  # what is to be written at the end of this turn of the loop
@@ -151,7 +152,8 @@ class Connection(Reader):
         if exchange.refusal is None and not server.draining:
             work = self._application.serve(exchange)
             if work is not None:
-                self._task = self._loop.create_task(self._run(exchange, work))
+                task = self._task = EagerTask(self._run(exchange, work))
+                task.run()
             return
         if exchange.refusal is None:
             exchange.refusal = ShuttingDownError("This server is being shut down; ask again.", retry_after=1)
@@ -172,6 +174,14 @@ class Connection(Reader):
         self._out.append(data)
         if len(data) > _LARGE:
             self.flush()
+
+    def send_now(self, data: bytes) -> None:
+        """Write to the caller at once: a piece of a stream, of which there is one in a turn as a rule."""
+        if self._out:
+            self._out.append(data)
+            self.flush()
+        elif not self.transport.is_closing():
+            self.transport.write(data)
 
     def flush(self) -> None:
         """Write what is to be written."""
@@ -251,11 +261,7 @@ class Connection(Reader):
         if exchange is not None and not exchange.gone:
             exchange.gone = why
             if task is not None:
-                self._cancel(task)
-
-    def _cancel(self, task: asyncio.Task[None]) -> None:
-        # Not before it has begun: nobody would know of its request then, and what it was to await never runs.
-        self._loop.call_soon(task.cancel)
+                task.cancel()
 
     def end_if_idle(self) -> None:
         """Close unless there is something to answer."""
@@ -265,7 +271,7 @@ class Connection(Reader):
     def break_off(self) -> None:
         """Cancel what is being done, which may still tell the caller so; close where nothing is."""
         if self._task is not None and not self.paused:
-            self._cancel(self._task)
+            self._task.cancel()
         else:
             self.end_now()
 
