@@ -55,12 +55,14 @@ class ClientSettings(_Settings):
 class RouterSettings(ClientSettings):
     """What every process that routes prompts needs.
 
-    `ollama_url` is the default backend of a model that has none; `router_state_file` keeps the last known configuration
-    across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for a backend that is
-    at work for others.
+    `ollama_url` is the default backend of a model that has none; `ollama_concurrency` is how many requests an Ollama is
+    given at once for a model whose backend does not say (its `OLLAMA_NUM_PARALLEL`); `router_state_file` keeps the last
+    known configuration across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for
+    a backend that is at work for others.
     """
 
     ollama_url: Url = "http://localhost:11434"
+    ollama_concurrency: Annotated[int, Field(ge=1, le=10000)] = 1
     router_state_file: Path | None = None
     queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -352,6 +352,7 @@ def test_engines_have_the_parallelism_that_they_come_with(engine: str, expected:
 def test_what_an_auto_backend_says_is_meant_for_its_mlx() -> None:
     auto = row(1, "http://engine.example.internal", engine="auto", max_concurrency=20)
     assert (concurrency(auto, BackendType.MLX), concurrency(auto, BackendType.OLLAMA)) == (20, 1)
+    assert concurrency(auto, BackendType.OLLAMA, ollama=4) == 4
 
 
 @pytest.mark.parametrize(

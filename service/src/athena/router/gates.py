@@ -20,13 +20,21 @@ UNNAMED = "other"
 class Gates:
     """Hands out the one gate of each backend. An async context manager, entered in its event loop.
 
-    `queue_seconds` is the longest that a request waits for a slot.
+    `queue_seconds` is the longest that a request waits for a slot; `ollama_concurrency` is how many slots an Ollama has
+    whose backend does not say.
     """
 
     def __init__(
-        self, board: Board, *, queue_seconds: float, random: Random, clock: Callable[[], float] = time.monotonic
+        self,
+        board: Board,
+        *,
+        queue_seconds: float,
+        random: Random,
+        ollama_concurrency: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.board = board
+        self._ollama_concurrency = ollama_concurrency
         self.queue_seconds = queue_seconds
         self.clock = clock
         self._random = random
@@ -64,7 +72,7 @@ class Gates:
             model = f"{UNNAMED} {zlib.crc32(model.encode()) % UNNAMED_SLOTS}"
         key = (target.engine, target.endpoint_url, model)
         gate = self._gates.get(key)
-        limit = concurrency(backend, target.engine)
+        limit = concurrency(backend, target.engine, ollama=self._ollama_concurrency)
         if gate is None:
             make = Gate if self.board.workers == 1 else SharedGate
             gate = self._gates[key] = make(

@@ -30,7 +30,7 @@ _RETRY_AFTER = {
     FailureKind.TIMEOUT: 10.0,
 }
 # How many requests an engine serves at once unless its backend says otherwise.
-_CONCURRENCY = {BackendType.OLLAMA: 1, BackendType.MLX: 8, BackendType.OPENAI: 256}
+_CONCURRENCY = {BackendType.MLX: 8, BackendType.OPENAI: 256}
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _QUEUE_PER_SLOT, _QUEUE_AT_LEAST = 4, 64
 _SHORTEST_MEASURE = 0.001  # seconds; a shorter time between the first and the last token measures nothing
@@ -51,15 +51,15 @@ class Failure(msgspec.Struct, frozen=True):
         return f"{self.target.engine} at {self.target.endpoint_url}", f"{self.error.kind}: {self.error.detail}"
 
 
-def concurrency(backend: Backend, engine: BackendType) -> int:
-    """Return how many requests an engine is given at once.
+def concurrency(backend: Backend, engine: BackendType, *, ollama: int = 1) -> int:
+    """Return how many requests an engine is given at once; an Ollama of which its backend says nothing, `ollama`.
 
     What an `auto` backend says of itself is meant for its MLX, not for the default Ollama behind it.
     """
     own = backend.backend_type is not BackendType.AUTO or engine is BackendType.MLX
     if own and backend.max_concurrency is not None:
         return backend.max_concurrency
-    return _CONCURRENCY[engine]
+    return ollama if engine is BackendType.OLLAMA else _CONCURRENCY[engine]
 
 
 def queue_length(backend: Backend, limit: int) -> int:

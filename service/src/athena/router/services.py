@@ -68,7 +68,12 @@ class RouterServices:
             spool=Spool(settings.router_state_file) if settings.router_state_file is not None else None,
         )
         random = Random()  # noqa: S311 - it spreads requests, nothing secret
-        self.gates = Gates(self._board, queue_seconds=settings.queue_seconds, random=random)
+        self.gates = Gates(
+            self._board,
+            queue_seconds=settings.queue_seconds,
+            ollama_concurrency=settings.ollama_concurrency,
+            random=random,
+        )
         self.metrics.watch_backends(self.gates.readings)
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
