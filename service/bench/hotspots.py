@@ -57,7 +57,9 @@ def _profile(program: Path, name: str, seconds: int) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         behind = stack.enter_context(engine(program, dialect))
         port = free_port()
-        start = Athena().start([behind], port, folder)
+        athena = Athena()
+        athena.obtain()
+        start = athena.start([behind], port, folder)
         pid = stack.enter_context(running(start.command, core=GATEWAY_CORE, port=port, env=start.env))
         url = f"http://127.0.0.1:{port}{start.path}"
         send(program, url, Prompts(tokens=tokens, seconds=1), start.headers, folder)

@@ -1,6 +1,7 @@
 """The environment of Python packages that only the benchmark needs, apart from the service's: `locks/bench.txt`."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.machine import CACHE, UnavailableError, environment
@@ -15,13 +16,13 @@ def install() -> None:
     output(REPOSITORY / "bootstrap/venv", FOLDER, REPOSITORY / "locks/bench.txt")
 
 
-def output(*command: str | Path, cwd: Path | None = None) -> str:
+def output(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Return what a program prints. Raises UnavailableError, with that, if it fails or is not there."""
     try:
         done = subprocess.run(
             command,
             cwd=cwd,
-            env=environment(),
+            env=environment(env),
             check=False,
             text=True,
             stdout=subprocess.PIPE,

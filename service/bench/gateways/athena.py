@@ -2,13 +2,17 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gateways.base import TIME_OUT_SECONDS, Gateway, Start
+from bench.machine import CACHE
+from bench.peers import REPOSITORY, output
 from bench.traffic import MODEL, Engine
 
+SYSTEM_PYTHON = Path("/usr/bin/python3")  # built with optimisations by its distribution, unlike many built by hand
+FOLDER = CACHE / "athena"
+_VERSION = "import platform; print(platform.python_version())"
 _KEY = "bench-key-3f1c9a5e7d2b4860"
 
 
@@ -19,8 +23,15 @@ class Athena(Gateway):
     translates = ("ollama", "mlx")
 
     def obtain(self) -> str:
-        """Return what stands in the work tree."""
-        return "this tree"
+        """Install what stands in the work tree as a host has it: on the system's Python, from the service's lock."""
+        output(
+            REPOSITORY / "bootstrap/venv",
+            FOLDER,
+            REPOSITORY / "service/requirements.txt",
+            REPOSITORY / "service",
+            env={"PYTHON": str(SYSTEM_PYTHON)} if SYSTEM_PYTHON.exists() else {},
+        )
+        return f"this tree on Python {output(FOLDER / 'bin/python', '-c', _VERSION).strip()}"
 
     def start(self, engines: Sequence[Engine], port: int, folder: Path) -> Start:
         """Give it the route as the configuration that it knew last; there is no Admin API."""
@@ -41,7 +52,7 @@ class Athena(Gateway):
         keys.write_text(f"bench {hashlib.sha256(_KEY.encode()).hexdigest()}\n", encoding="utf-8")
         keys.chmod(0o600)
         return Start(
-            [str(Path(sys.executable).with_name("athena")), "serve", "proxy", "--port", str(port)],
+            [str(FOLDER / "bin/athena"), "serve", "proxy", "--port", str(port)],
             {
                 "ROUTER_STATE_FILE": str(state),
                 "PROXY_API_KEYS_FILE": str(keys),
