@@ -144,7 +144,7 @@ locks_match_their_inputs() {
 
 stage_unit() {
   check "programs" need redis-server:redis-server
-  tests service/tests -m "not engine and not slow" --numprocesses auto
+  tests service/tests -m "not engine and not slow" --numprocesses auto --dist worksteal
 }
 
 stage_integration() {

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.support.admin import ADMIN_TOKEN, JWT_SECRET
-from tests.support.postgres import PASSWORD, free_port
+from tests.support.ports import quiet_port
+from tests.support.postgres import PASSWORD
 from tests.support.processes import athena, serving
 
 
@@ -152,7 +153,7 @@ def test_a_token_needs_a_secret_to_sign_it(database_url: str) -> None:
 
 
 def test_a_folder_without_a_database_is_not_run(tmp_path: Path) -> None:
-    done = athena("postgres", "run", "--data", str(tmp_path / "none"), "--port", str(free_port()))
+    done = athena("postgres", "run", "--data", str(tmp_path / "none"), "--port", str(quiet_port()))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from tests.engines.server import free_port
+from tests.support.ports import quiet_port
 
 READY_WITHIN_SECONDS = 10.0
 
@@ -17,7 +17,7 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._port = quiet_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.faults.process import EngineProcess, engine, quiet_port
+from tests.support.faults.process import EngineProcess, engine
+from tests.support.ports import quiet_port
 from tests.support.processes import Server, serving
 from tests.support.registry import TOKEN, Registry
 

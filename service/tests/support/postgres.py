@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from athena.db import embedded
+from tests.support.ports import quiet_port
 
 PASSWORD = "a-password-of-these-tests"
 READY_WITHIN_SECONDS = 15.0
@@ -34,13 +34,6 @@ data, port, binaries, user, settings = sys.argv[1:]
 embedded.run(Path(data), int(port), binaries=Path(binaries), settings=ast.literal_eval(settings),
              user=pwd.getpwnam(user) if user else None)
 """
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
@@ -66,7 +59,7 @@ class PostgresServer:
         self.folder = self._new_folder(_OPEN_FOLDER if self.user else None)
         self._data_folder = self._new_folder(quick_folder()) if quick_folder() else self.folder
         self.data = self._data_folder / "data"
-        self.port = free_port()
+        self.port = quiet_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.binaries = embedded.find_binaries()
         try:

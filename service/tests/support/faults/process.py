@@ -1,9 +1,7 @@
 """A stand-in engine's process under a test's control: it can be told how to fail, killed, revived, frozen."""
 
 import json
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +12,9 @@ from typing import Any
 import msgspec
 
 from tests.support.faults.behaviours import BEHAVIOURS, UNREACHABLE
+from tests.support.ports import quiet_port
 
 SERVICE = Path(__file__).resolve().parents[3]
-# Below the ports that the system gives to outgoing connections: one of those might take a dead engine's port.
-_PORTS = range(20_000, 32_000)
 
 
 class Report(msgspec.Struct):
@@ -139,15 +136,3 @@ def engine(mode: str = "serve", *, http10: bool = False) -> Iterator[EngineProce
         yield process
     finally:
         process.kill()
-
-
-def quiet_port() -> int:
-    """Return a port on which nobody listens and that no outgoing connection will be given."""
-    while True:
-        port = random.choice(_PORTS)  # noqa: S311 - nothing secret
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
