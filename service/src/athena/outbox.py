@@ -15,23 +15,33 @@ log = structlog.get_logger()
 class Outbox:
     """What is still to be written in this turn. One per event loop and side."""
 
-    __slots__ = ("_due", "_loop")
+    __slots__ = ("_begun", "_due", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._begun = False
         self._due: list[Callable[[], None]] = []
 
     def put(self, write: Callable[[], None]) -> None:
-        """See to it that `write` is called at the end of this turn; what it raises is its own matter."""
-        due = self._due
-        if not due:
-            self._loop.call_soon(self._write_all)
-        due.append(write)
+        """Call `write` in this turn: at once if it is the turn's first, as it is for a caller alone, else at its end.
 
-    def _write_all(self) -> None:
+        What it raises is its own matter.
+        """
+        if self._begun:
+            self._due.append(write)
+            return
+        self._begun = True
+        self._loop.call_soon(self._end_turn)
+        self._write(write)
+
+    def _end_turn(self) -> None:
+        self._begun = False
         due, self._due = self._due, []
         for write in due:
-            try:
-                write()
-            except Exception:  # the others' writes must not be lost with it
-                log.exception("write_failed")
+            self._write(write)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Exception:  # the others' writes must not be lost with it
+            log.exception("write_failed")

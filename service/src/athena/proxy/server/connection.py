@@ -169,11 +169,11 @@ class Connection(Reader):
 
     def send(self, data: bytes) -> None:
         """Write to the caller, at the end of this turn of the loop; at once what is large enough to hold it up."""
-        if not self._out:
-            self._server.outbox.put(self.flush)
         self._out.append(data)
         if len(data) > _LARGE:
             self.flush()
+        elif len(self._out) == 1:
+            self._server.outbox.put(self.flush)
 
     def send_now(self, data: bytes) -> None:
         """Write to the caller at once: a piece of a stream, of which there is one in a turn as a rule."""
