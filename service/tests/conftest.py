@@ -36,9 +36,11 @@ def _authorities_read_once() -> Iterator[None]:
 def database_server() -> Iterator[PostgresServer]:
     """The PostgreSQL of all tests. A test that stops or kills one uses `own_database_server`."""
     server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +71,11 @@ def database_url(database_server: PostgresServer, migrated_template: str) -> Ite
 def own_database_server() -> Iterator[PostgresServer]:
     """A PostgreSQL that the test may stop, kill and start."""
     server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")
