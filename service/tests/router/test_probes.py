@@ -3,28 +3,33 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
+from athena.router.board import PROGRESS_AT, Board
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
-from athena.router.probes import Pace, Periods
+from athena.router.probes import Pace, Periods, Sight, look_at
 from athena.router.probing import Loaded, Proof, find, generation, keep_alive, proof
 from athena.router.services import RouterServices
 from athena.router.types import Backend, BackendType
+from athena.router.upstream_reply import UpstreamReply
 from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked, StandIn, refused_url, serve, until
 from tests.router.test_dispatch import SAID, answer, call
+from tests.router.test_gate import Clock
+from tests.router.test_gate import gate as gate_with
 
 QUICK = Periods(
     tick=0.01,
     suspect_after=0.05,
     suspect_again=0.2,
     silent_after=0.15,
+    reads_after=0.05,
     check_every=0.1,
     check_within=0.08,
     generate_every=0.15,
@@ -152,6 +157,56 @@ async def test_a_request_whose_stream_never_has_a_token_is_moved_once_the_engine
     dead, sound = await bench.engine(opens_and_hangs), await bench.engine(Engine())
     services = await watched(row(1, dead.url, engine="openai"), row(2, sound.url, engine="openai", priority=1))
     assert await asyncio.wait_for(answer(services, call()), 2) == SAID
+
+
+COMMENT = b": keepalive 1/2\n\n"
+
+
+async def test_an_engine_that_greets_each_new_request_and_generates_nothing_leaves_the_route(
+    bench: Bench, watched: Watched
+) -> None:
+    async def greets(asked: Asked) -> None:
+        if asked.method == "GET":
+            await asked.answer(200, b"{}")
+            return
+        await asked.start()
+        await asked.chunk(COMMENT)
+        await asked.until_left()
+
+    dead, sound = await bench.engine(greets), await bench.engine(Engine())
+    first = row(1, dead.url, engine="mlx", max_concurrency=1000)
+    services = await watched(first, row(2, sound.url, engine="openai", priority=1))
+    asked: list[asyncio.Task[str]] = []
+    async with asyncio.timeout(3):
+        while state_of(services, dead) != "open":
+            asked.append(asyncio.create_task(answer(services, call())))
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*asked) == [SAID] * len(asked)
+    assert services.gates.states()[0].reason == "hung"
+
+
+async def test_an_engine_that_goes_on_reading_a_long_prompt_is_not_taken_for_dead(
+    bench: Bench, watched: Watched
+) -> None:
+    free = asyncio.Lock()
+
+    async def reads(asked: Asked) -> None:
+        if asked.method == "GET":
+            await asked.answer(200, b"{}")
+            return
+        async with free:  # whoever comes meanwhile, probes as well, sees nothing
+            await asked.start()
+            for _ in range(40 if asked.prompt == "hello" else 0):
+                await asked.chunk(COMMENT)
+                await asyncio.sleep(0.03)
+            await asked.chunk(asked.piece("a"))
+            await asked.chunk(asked.end())
+            await asked.send(b"0\r\n\r\n")
+
+    engine = await bench.engine(reads)
+    services = await watched(row(1, engine.url, engine="mlx"))
+    assert await asyncio.gather(*(answer(services, call()) for _ in range(2))) == ["a"] * 2
+    assert services.gates.states()[0].trips == 0
 
 
 async def test_an_engine_that_died_is_out_before_the_next_request_and_back_soon_after_its_return(
@@ -294,6 +349,172 @@ async def test_an_engine_is_not_blamed_for_what_came_too_late_because_the_router
     time.sleep(1.0)  # noqa: ASYNC251 - beyond the time that the engine has to answer
     assert await waiting == SAID
     assert services.gates.states()[0].trips == 0
+
+
+class Nowhere:
+    """Where the request of a flight without an engine goes."""
+
+    def resend(self, reply: UpstreamReply) -> None:
+        """Do nothing."""
+
+    def over(self, reply: UpstreamReply) -> None:
+        """Do nothing."""
+
+
+class Waiting:
+    """A request at an engine, as `look_at` sees it; the test says what comes for it."""
+
+    movable = True
+
+    def __init__(self, begun: float, patience: float) -> None:
+        self.begun = begun
+        self.patience = patience
+        self.waits_for_first_token = True
+        self.upstream = UpstreamReply(asyncio.get_running_loop(), Nowhere(), b"")
+        self.upstream.set_deadline(600)
+
+    def comment(self) -> None:
+        """Let bytes come that are no token."""
+        self.upstream.begun = True
+        self.upstream.add_data(COMMENT)
+
+    async def token(self) -> None:
+        """Let a token come, and be read."""
+        self.upstream.begun = True
+        if self.waits_for_first_token:
+            self.waits_for_first_token = False
+            self.upstream.set_idle_limit(600)
+        self.upstream.add_data(b"data: {}\n\n")
+        await self.upstream.read()
+
+
+class Looked:
+    """A backend that is looked at ten times a second, on a clock that the test turns."""
+
+    def __init__(self, board: Board) -> None:
+        self.clock = Clock()
+        self.periods = Periods()
+        self.gate = gate_with(board, self.clock, limit=100)
+
+    def request(self, patience: float = 4.0) -> Waiting:
+        """Send a request."""
+        flight = Waiting(self.clock.now, patience)
+        self.gate.flights.add(flight)
+        return flight
+
+    def look(self) -> Sight:
+        """Look, and take note of progress as the watch does; a tenth of a second passes."""
+        for flight in self.gate.flights:
+            flight.upstream.check(self.clock.now)
+        sight = look_at(self.gate, self.clock.now, self.periods)
+        if sight.progress:
+            self.gate.cells[PROGRESS_AT] = self.clock.now
+        self.clock.now += 0.1
+        return sight
+
+    def looks(self, seconds: float, meanwhile: Callable[[int], object] = lambda _: None) -> list[Sight]:
+        """Look for so long; `meanwhile` happens before each look and is told its number."""
+        sights = []
+        for number in range(round(seconds * 10)):
+            meanwhile(number)
+            sights.append(self.look())
+        return sights
+
+
+@pytest.fixture
+def looked() -> Iterator[Looked]:
+    """A backend that is looked at."""
+    board = Board()
+    yield Looked(board)
+    board.close()
+
+
+async def test_one_comment_for_each_new_request_does_not_excuse_an_engine_that_generates_nothing(
+    looked: Looked,
+) -> None:
+    sights = looked.looks(6, lambda _: looked.request().comment())
+    assert not any(sight.progress for sight in sights)
+    assert not any(sight.stuck for sight in sights[:40])
+    assert all(sight.stuck for sight in sights[41:])
+
+
+async def test_two_comments_at_once_for_each_new_request_are_no_reading(looked: Looked) -> None:
+    last: list[Waiting] = []
+
+    def greet(_: int) -> None:
+        for flight in last:
+            flight.comment()
+        last[:] = [looked.request()]
+        last[0].comment()
+
+    sights = looked.looks(6, greet)
+    assert not any(sight.progress for sight in sights)
+    assert sights[-1].stuck
+
+
+async def test_a_comment_buys_patience_for_its_own_request_alone(looked: Looked) -> None:
+    first, second = looked.request(), looked.request()
+    looked.looks(3)
+    first.comment()
+    sights = looked.looks(3)
+    assert not sights[9].stuck
+    assert sights[-1].stuck, "the other one waits for six seconds"
+    looked.gate.flights.discard(second)
+    assert not looked.look().stuck
+    assert looked.looks(2)[-1].stuck, "its comment was five seconds ago"
+
+
+@pytest.mark.parametrize("pause", [2, 10, 30], ids="every {} tenths of a second".format)
+async def test_a_long_prompt_that_is_read_excuses_the_requests_behind_it(looked: Looked, pause: int) -> None:
+    reader = looked.request(patience=60.0)
+
+    def read(number: int) -> None:
+        if number % pause == 0:
+            reader.comment()
+        if number % 10 == 5:
+            looked.request()
+
+    sights = looked.looks(40, read)
+    assert not any(sight.stuck for sight in sights)
+    assert sum(sight.progress for sight in sights) >= 400 // pause - 10 // pause - 1
+
+
+async def test_a_reader_that_stops_excuses_nobody_for_long(looked: Looked) -> None:
+    reader = looked.request(patience=60.0)
+    looked.request()
+    looked.looks(10, lambda _: reader.comment())
+    sights = looked.looks(5)
+    assert not any(sight.stuck for sight in sights[:38])
+    assert sights[-1].stuck
+
+
+async def test_a_stream_that_is_written_excuses_the_requests_beside_it_while_it_goes_on(looked: Looked) -> None:
+    writer = looked.request()
+    looked.request()
+    for _ in range(20):
+        await writer.token()
+        assert all(sight.progress and not sight.stuck for sight in looked.looks(0.5))
+    sights = looked.looks(8)
+    assert not sights[-1].progress
+    assert sights[-1].stuck
+
+
+async def test_a_whole_reply_that_came_excuses_those_that_wait_for_theirs(looked: Looked) -> None:
+    def reply(number: int) -> None:
+        if number % 30 == 29:
+            assert looked.gate.try_enter()
+            looked.gate.succeeded(looked.clock.now, looked.clock.now - 1)
+
+    looked.request()
+    assert not any(sight.stuck for sight in looked.looks(12, reply))
+    assert looked.looks(5)[-1].stuck
+
+
+async def test_a_request_without_a_byte_is_suspicious_soon_and_stuck_later(looked: Looked) -> None:
+    looked.request()
+    sights = looked.looks(5)
+    assert [sight.suspicious for sight in (sights[3], sights[6])] == [False, True]
+    assert [(sight.busy, sight.stuck) for sight in (sights[6], sights[-1])] == [(True, False), (False, True)]
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

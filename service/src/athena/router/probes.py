@@ -25,7 +25,7 @@ from athena.router.board import (
     STUCK_AT,
 )
 from athena.router.breaker import Reason, State
-from athena.router.gate import Gate
+from athena.router.gate import Flight, Gate
 from athena.router.gates import Gates
 from athena.router.probing import Asker, Loaded, Proof, find, keep_alive
 from athena.router.types import BackendType
@@ -41,6 +41,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     suspect_after: float = 0.5  # a request without a byte
     suspect_again: float = 2.0  # once an engine that was suspected has answered
     silent_after: float = 4.0  # a request without a byte that says something even where nothing is known to be loaded
+    reads_after: float = 1.0  # bytes before a first token that still come so long after the reply's first ones
     check_every: float = 2.0  # without a sign of life
     check_within: float = 0.75
     generate_every: float = 3.0  # without a proof
@@ -56,7 +57,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
 class Sight(msgspec.Struct):
     """What one look at the requests at a backend shows."""
 
-    progress: bool = False  # bytes came
+    progress: bool = False  # it is at work: it writes tokens, or goes on reading a prompt
     busy: bool = False  # a silence that is to be expected
     silent: bool = False  # none of the first bytes for long
     stuck: bool = False  # a silence beyond what is to be expected
@@ -64,20 +65,29 @@ class Sight(msgspec.Struct):
 
 
 def look_at(gate: Gate, now: float, periods: Periods) -> Sight:
-    """Return what the requests at a backend show."""
+    """Return what the requests at a backend show.
+
+    A token shows that the engine works, and so excuses the requests that wait beside it. A head or a comment that comes
+    before does not: an engine that hangs may well greet each new request. It buys patience for its own request alone,
+    unless bytes of that same request keep coming, as they do while a long prompt is read.
+    """
     sight = Sight()
+    waiting: list[Flight] = []
     for flight in gate.flights:
-        if flight.upstream.progressed(now):
+        waits, upstream = flight.waits_for_first_token, flight.upstream
+        came = upstream.progressed(now)
+        if came and (not waits or now - upstream.first_heard_at >= periods.reads_after):
             sight.progress = True
-            continue
-        if not flight.waits_for_first_token:
-            continue
-        age = now - flight.begun
-        if not flight.upstream.begun and age >= periods.suspect_after:
+        elif waits:
+            waiting.append(flight)
+    alive_at = now if sight.progress else gate.alive_at()
+    for flight in waiting:
+        silent_since = max(flight.begun, flight.upstream.heard_at)
+        if not flight.upstream.begun and now - flight.begun >= periods.suspect_after:
             sight.suspicious = True
-        if age >= periods.silent_after:
+        if now - silent_since >= periods.silent_after:
             sight.silent = True
-        if age >= flight.patience:
+        if now - max(silent_since, alive_at) >= flight.patience:
             sight.stuck = True
         else:
             sight.busy = True

@@ -35,7 +35,8 @@ class UpstreamReply:
     """The answer to one request. Whoever holds it calls `close()` or `release()` at last.
 
     A connection whose reply was read to its end has gone back to the pool by itself. `deadline` and `idle_seconds` are
-    looked at by the client's clock. `begun` says that a byte has come, `headed` that `status` and headers are there.
+    looked at by the client's clock. `begun` says that a byte has come, `headed` that `status` and headers are there;
+    `first_heard_at` and `heard_at` when `progressed()` first and last saw that bytes of the body had come, 0 if never.
     """
 
     __slots__ = (
@@ -56,8 +57,10 @@ class UpstreamReply:
         "_waits_for",
         "_whole",
         "begun",
+        "first_heard_at",
         "fresh",
         "headed",
+        "heard_at",
         "raw_headers",
         "request",
         "status",
@@ -67,6 +70,8 @@ class UpstreamReply:
         self.status = 0
         self.begun = False
         self.headed = False
+        self.first_heard_at = 0.0
+        self.heard_at = 0.0
         self.fresh = False  # the connection was made for this request
         self.request = request
         self.raw_headers: list[tuple[bytes, bytes]] = []
@@ -196,9 +201,13 @@ class UpstreamReply:
         Bytes that wait for a slow caller count as well.
         """
         if self._deadline:
-            active, self._active = self._active, False
-            return active
-        return self._active or bool(self._chunks) or now - self._idle_since < 1.0
+            came, self._active = self._active, False
+        else:
+            came = self._active or bool(self._chunks) or now - self._idle_since < 1.0
+        if came:
+            self.first_heard_at = self.first_heard_at or now
+            self.heard_at = now
+        return came
 
     def expire(self, detail: str) -> None:
         """Break the reply off with BackendError(TIMEOUT), in whichever phase it is."""

@@ -80,9 +80,9 @@ async def hang(asked: Asked) -> None:
 
 
 async def hang_after_head(asked: Asked) -> None:
-    """Send the head of an answer and no body."""
+    """Send the head of an answer and no body; as mlx_lm.server with one comment, as if the prompt were being read."""
     if asked.question.stream:
-        asked.start()
+        asked.start(b": keepalive 1/2\n\n")
     else:
         asked.write(head(200, "application/json", "content-length: 100"))
     await _for_ever()
