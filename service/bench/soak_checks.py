@@ -7,6 +7,7 @@ from enum import StrEnum
 from http import HTTPStatus
 
 import msgspec
+
 from tests.support.caller import OPENAI_CHAT, PATHS, Answer
 from tests.support.faults.wire import reply_to
 

@@ -22,10 +22,6 @@ from typing import Any
 import httpx
 import msgspec
 import uvloop
-from tests.steadiness.world import Proxy, World, world
-from tests.support.caller import Caller, question
-from tests.support.faults.process import EngineProcess
-from tests.support.registry import backend
 
 from bench.soak_checks import (
     EXAMPLES,
@@ -43,6 +39,10 @@ from bench.soak_checks import (
     leaks,
     plan,
 )
+from tests.steadiness.world import Proxy, World, world
+from tests.support.caller import Caller, question
+from tests.support.faults.process import EngineProcess
+from tests.support.registry import backend
 
 HANGS_AFTER = 20.0  # seconds; no right answer takes 2
 LIFE, DEATH = 0.8, 0.2  # seconds that the shaky engine is up, and down

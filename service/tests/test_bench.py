@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from bench import loads, plot, run, traffic
 from bench.gateways.base import Gateway, Start
 from bench.machine import UnavailableError
 from bench.table import rows
-
-from bench import loads, plot, run, traffic
 
 BENCH = Path(run.__file__).parent
 

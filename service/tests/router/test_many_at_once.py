@@ -104,7 +104,7 @@ def test_a_thousand_calls_with_random_faults_are_each_answered_or_told(seed: int
             # Nothing is left behind but connections that wait for their next request.
             idle = sum(len(origin.idle) for origin in services.upstream._origins.values())
             await until(lambda: len(services.upstream.connections) <= idle + 2)
-            left = [task for task in asyncio.all_tasks() - before if "StandIn" not in repr(task.get_coro())]
+            left = [task for task in asyncio.all_tasks() - before if "support/standin.py" not in repr(task)]
             assert left == []
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import uvloop
+
 from bench.soak_checks import Ask, Books, State, Tally, Verdict, disagreements, judge, leaks, plan
 from bench.soaking import Options, soak
-
 from tests.support.caller import OPENAI_CHAT, Answer
 from tests.support.faults.wire import reply_to
 
