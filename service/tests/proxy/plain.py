@@ -53,6 +53,9 @@ class Plain:
                 exchange.respond(200, TEXT, exchange.body or exchange.path.encode())
         return None
 
+    def admit(self, exchange: Exchange) -> AthenaError | None:
+        return None
+
     def refuse(self, exchange: Exchange, error: AthenaError) -> None:
         self.refused.append(error)
         again = b"retry-after: %d\r\n" % error.retry_after if error.retry_after is not None else b""

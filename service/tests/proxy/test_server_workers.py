@@ -14,7 +14,7 @@ import pytest
 
 from tests.proxy.engines import ollama_engine
 from tests.proxy.plain import Line, post, until
-from tests.proxy.standin import Heard, StandIn
+from tests.proxy.standin import Heard, Registry, StandIn, backend
 from tests.support.processes import Server, athena
 
 BODY = {"model": "m", "prompt": "Once", "stream": False}
@@ -26,9 +26,12 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def workers(log: Path, ollama_url: str, count: int = 2, *arguments: str) -> Iterator[Server]:
+def workers(
+    log: Path, ollama_url: str, count: int = 2, *arguments: str, admin_url: str = "http://127.0.0.1:9"
+) -> Iterator[Server]:
     """Run a proxy of several processes; in the end none of them may be left."""
-    variables = {"ADMIN_API_URL": "http://127.0.0.1:9", "OLLAMA_URL": ollama_url, "PROXY_WORKERS": str(count)}
+    variables = {"ADMIN_API_URL": admin_url, "OLLAMA_URL": ollama_url, "PROXY_WORKERS": str(count)}
+    variables["ADMIN_API_TOKEN"] = "a-token-of-these-tests"
     server = Server("proxy", log, variables, arguments=arguments)
     begun = children(server.process.pid)
     try:
@@ -112,6 +115,36 @@ class _Holds:
         goes.cancel()
         if self.goes_on.is_set():
             await ollama_engine(heard)
+
+
+@pytest.mark.slow
+def test_the_queue_of_a_backend_is_as_long_over_all_workers_as_its_row_says(tmp_path: Path) -> None:
+    holds = _Holds()
+    with StandIn(holds) as engine:
+        row = backend("m", "ollama", engine.url, max_concurrency=1, max_queue=5, timeout_seconds=60)
+        with (
+            Registry([row]) as registry,
+            workers(tmp_path / "log", engine.url, admin_url=registry.url) as server,
+            ThreadPoolExecutor(30) as pool,
+        ):
+            until(lambda: [heard.path for heard in registry.heard].count("/api/llm-backends") == 2)
+            until(lambda: all(_knows_its_registry(server.url) for _ in range(10)))
+            asked = [pool.submit(_status, server.url) for _ in range(30)]
+            try:
+                until(lambda: sum(one.done() for one in asked) >= 23, 10)
+            finally:
+                engine.loop.call_soon_threadsafe(holds.goes_on.set)
+            statuses = [one.result(20) for one in asked]
+    assert set(statuses) <= {200, 429, 503}
+    assert 6 <= statuses.count(200) <= 7  # one is served and five wait; two workers may let in one each at once
+
+
+def _knows_its_registry(url: str) -> bool:
+    return bool(httpx.get(f"{url}/health").json()["configuration"]["complete"])
+
+
+def _status(url: str) -> int:
+    return httpx.post(f"{url}/api/generate", json=BODY, timeout=30).status_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 Page = Callable[[], Awaitable[Answer]]
 
+_COLLECT_SECONDS = 2.0
 OLLAMA_API_VERSION = "0.11.4"
 """The Ollama whose API is spoken here; clients read it to decide what they may send."""
 
@@ -89,6 +90,12 @@ class Proxy:
         """Show in the metrics how many callers the server holds, and how many it refused."""
         self._metrics.watch_connections(lambda: len(server.connections))
         self._metrics.watch_refusals(lambda: server.refused)
+        self._metrics.gauge(
+            "athena_event_loop_tasks",
+            "Tasks of the event loops: a few of the proxy's own, and one for each request.",
+            lambda: len(asyncio.all_tasks(server.loop)) + server.working,
+            Merge.SUM,
+        )
 
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """Answer one request: a prompt or a page that takes a while in a task, any other at once."""
@@ -101,6 +108,15 @@ class Proxy:
             show(exchange, constant)
             return None
         return self._show(exchange)
+
+    def admit(self, exchange: Exchange) -> AthenaError | None:
+        """Refuse a body that is still on its way to a prompt's path if its caller has no key."""
+        if exchange.path in _PROMPTS and exchange.method == "POST":
+            try:
+                self._callers.identify(exchange)
+            except AthenaError as error:
+                return error
+        return None
 
     def refuse(self, exchange: Exchange, error: AthenaError) -> None:
         """Answer with an error of the server's, in the dialect of the path."""
@@ -122,13 +138,6 @@ class Proxy:
             "athena_configuration_reachable",
             "Whether the last contact with the Admin API succeeded.",
             lambda: configuration.reachable,
-        )
-        loop = asyncio.get_running_loop()
-        self._metrics.gauge(
-            "athena_event_loop_tasks",
-            "Tasks of the event loops: a few of the proxy's own, and one for each request.",
-            lambda: len(asyncio.all_tasks(loop)),
-            Merge.SUM,
         )
         self._models = models
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers)
@@ -190,11 +199,23 @@ def _tune_collector() -> Callable[[], None]:
     Looking at all of it again and again takes 5 to 10 % of the time.
     """
     thresholds = gc.get_threshold()
+    loop = asyncio.get_running_loop()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
+    timer: asyncio.TimerHandle | None = None
+
+    def collect() -> None:
+        nonlocal timer
+        gc.collect(1)  # what is young: circles with a large body in them are few objects, so that no threshold tells
+        timer = loop.call_later(_COLLECT_SECONDS, collect)
+
+    timer = loop.call_later(_COLLECT_SECONDS, collect)
+
     def undo() -> None:
+        if timer is not None:
+            timer.cancel()
         gc.set_threshold(*thresholds)
         gc.unfreeze()
 

@@ -76,6 +76,9 @@ class Dispatcher:
             try:
                 return await self._attempt(call, door, remaining)
             except BackendError as error:
+                # A traceback knows this very call: kept with the failures, it would keep the prompt until the collector
+                # comes by, which is rare.
+                error.__traceback__ = None
                 if not error.lets_next_backend_try:
                     raise RequestRejectedError(error.detail, field=error.field) from error
                 failures.append(Failure(door.target, error))
@@ -161,6 +164,7 @@ class Dispatcher:
                 gate = await ticket.future
             except BaseException:
                 ticket.withdraw()
+                del ticket  # its error would keep it, and it the error
                 raise
             finally:
                 self._books.metrics.waited(gates.clock() - now)

@@ -344,17 +344,20 @@ class Gate:
         if seconds > within and self.cells[SAMPLES] >= _SAMPLES:
             over = self.queue.takes_more_than_its_share(ticket.caller)
             return self._refusal(seconds, f"the wait would be about {seconds:.0f} s", over=over)
-        while self.queue.full:
+        while self._full():
             other = self.queue.to_make_room_for(waiter) if make_room else None
             if other is None:
                 over = self.queue.takes_more_than_its_share(ticket.caller)
                 return self._refusal(seconds, f"{len(self.queue)} requests wait already", over=over)
-            self.queue.discard(other)
+            self.discard(other)
             other.item.lose(self, self._refusal(seconds, "others wait as well", over=True))
         self.queue.add(waiter)
         ticket.places[self] = waiter
         self._count_queue()
         return None
+
+    def _full(self) -> bool:
+        return self.queue.full
 
     def discard(self, waiter: Waiter[Ticket]) -> None:
         """Take one out of the queue who waits no longer."""
@@ -445,6 +448,9 @@ class SharedGate(Gate):
         self.cells[self._own] = self.in_use
         if sum(self._all_waiting):
             self._let_next_go_on()
+
+    def _full(self) -> bool:
+        return self.queue.full or sum(self._all_waiting) >= self.queue.limit
 
     def discard(self, waiter: Waiter[Ticket]) -> None:
         """Take one out of the queue who waits no longer; a slot may have been meant for it."""

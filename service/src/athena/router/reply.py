@@ -11,8 +11,9 @@ from athena.router.dialects import ReplyEncoder, StreamReader, StreamWatch, code
 from athena.router.dialects.lines import WholeLines
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
 from athena.router.types import Dialect, Event, Finish, Usage
-from athena.router.upstream_reply import UpstreamReply
+from athena.router.upstream_reply import BODY_LIMIT, UpstreamReply
 
+_NO_TOKEN = (b":", b"\n", b"\r")  # how a comment or a blank line begins
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
 log = structlog.get_logger()
 
@@ -103,7 +104,7 @@ class OpenReply:
         self._events.clear()
         while not self.settled:
             try:
-                events = await self._next_events()
+                events = self._events_of(await self._upstream.read())
             except BackendError as error:
                 raise self._break(error) from error
             for event in events:
@@ -137,10 +138,12 @@ class OpenReply:
         if watch is not None and not self.settled:
             watched, feed = watch.feed, lines.feed
 
-            def take(data: bytes) -> None:
+            def take(data: bytes) -> bool:
                 watched(data)
-                if whole := feed(data):
+                whole = feed(data)
+                if whole:
                     write(whole)
+                return not whole.startswith(_NO_TOKEN) if whole else False
 
             await self._upstream.push(take)
             usage = watch.end()
@@ -160,9 +163,11 @@ class OpenReply:
                 [encoder.finish(event) if isinstance(event, Finish) else encoder.delta(event) for event in events]
             )
 
-        def take(data: bytes) -> None:
-            if events := self._events_of(data):
+        def take(data: bytes) -> bool:
+            events = self._events_of(data)
+            if events:
                 write(encode(events))
+            return bool(events)
 
         write(encoder.start() + encode(self._events))
         self._events.clear()
@@ -196,11 +201,13 @@ class OpenReply:
 
     async def _begin_events(self) -> None:
         self._reader = self._codec.reader(self._call.operation)
+        size = 0
         while not self.settled and not (self._call.stream and self._events):
-            self._events += await self._next_events()
-
-    async def _next_events(self) -> list[Event]:
-        return self._events_of(await self._upstream.read())
+            data = await self._upstream.read()
+            size += len(data)
+            if size > BODY_LIMIT:
+                raise BackendError(FailureKind.MALFORMED, f"a reply of more than {BODY_LIMIT} bytes")
+            self._events += self._events_of(data)
 
     def _events_of(self, data: bytes) -> list[Event]:
         """Return what these bytes mean, b"" the end of the stream; the reply is settled when they contain its end."""

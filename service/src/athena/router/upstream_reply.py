@@ -41,6 +41,7 @@ class UpstreamReply:
 
     __slots__ = (
         "_active",
+        "_broken",
         "_chunks",
         "_connection",
         "_deadline",
@@ -81,7 +82,7 @@ class UpstreamReply:
         self._chunks: list[bytes] = []
         self._size = 0
         self._whole = False
-        self._push: Callable[[bytes], None] | None = None
+        self._push: Callable[[bytes], bool] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._waits_for = 0
         self._deadline = 0.0
@@ -90,12 +91,13 @@ class UpstreamReply:
         self._idle_since = 0.0
         self._active = False
         self._error: Exception | None = None
+        self._broken = False
         self._ended = False
 
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
-        return self._ended or self._error is not None
+        return self._ended or self._broken
 
     @property
     def headers(self) -> dict[str, str]:
@@ -145,9 +147,10 @@ class UpstreamReply:
             await self._wait(_END)
         return self._take()
 
-    async def push(self, receiver: Callable[[bytes], None]) -> None:
+    async def push(self, receiver: Callable[[bytes], bool]) -> None:
         """Hand every piece to `receiver` as it comes, and return at the end, or once the receiver calls `release()`.
 
+        The receiver returns whether the piece brought the reply on: a comment or a part of a line resets no idle limit.
         Raises BackendError where the reply breaks off, and whatever the receiver raises, which breaks it off as well.
         """
         if self._chunks:
@@ -244,13 +247,14 @@ class UpstreamReply:
 
     def add_data(self, data: bytes) -> None:
         """Take bytes of the body."""
-        self._active = True
         if self._push is not None:
             try:
-                self._push(data)
+                if self._push(data):
+                    self._active = True
             except Exception as error:  # it belongs to who waits in push(), not to the connection
                 self._break(error)
             return
+        self._active = True
         self._chunks.append(data)
         self._size += len(data)
         if self._whole:
@@ -283,6 +287,7 @@ class UpstreamReply:
         if self.over:
             return
         self._error = error
+        self._broken = True
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -302,7 +307,7 @@ class UpstreamReply:
 
     async def _wait(self, event: int) -> None:
         """Wait for an event or the end; raises the reply's error."""
-        if self._error is None:
+        if not self._broken:
             self._waits_for = event
             self._waiter = self._loop.create_future()
             try:
@@ -310,8 +315,11 @@ class UpstreamReply:
             finally:
                 self._waiter = None
                 self._waits_for = 0
-        if self._error is not None and not (self._chunks and event == _DATA):
-            raise self._error
+        if not self._broken or (self._chunks and event == _DATA):
+            return
+        # Given away: an error knows, by its traceback, who waited, and so would keep the reply alive together with it.
+        error, self._error = self._error, None
+        raise error or BackendError(FailureKind.RESET, "the reply has broken off")
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -319,5 +327,6 @@ class UpstreamReply:
             waiter.set_result(None)
 
 
-def _ignore(_: bytes) -> None:
+def _ignore(_: bytes) -> bool:
     """Take what nobody wants any more."""
+    return True

@@ -36,6 +36,9 @@ class Application(Protocol):
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """Answer at once and return None, or return what will answer; that is cancelled when the caller goes."""
 
+    def admit(self, exchange: Exchange) -> AthenaError | None:
+        """Return why the rest of a body is not even to be taken in, by what the head says; None where it is."""
+
     def refuse(self, exchange: Exchange, error: AthenaError) -> None:
         """Answer at once with an error of the server's; where no request was understood the path is empty."""
 
@@ -94,6 +97,7 @@ class Connection(Reader):
         self._server.closed(self)
         self._leave(LEFT)
         self._out.clear()
+        self._receiving = self._pieces = None
         del self._parser  # each knows the other: the collector alone would free them, and it comes rarely
 
     def pause_writing(self) -> None:
@@ -160,11 +164,13 @@ class Connection(Reader):
         self._application.refuse(exchange, exchange.refusal)
 
     async def _run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        self._server.working += 1
         try:
             await work
         except Exception:
             log.exception("unexpected_error", method=exchange.method, path=exchange.path)
         finally:
+            self._server.working -= 1
             exchange.abort()  # no harm to one that has been answered
 
     def send(self, data: bytes) -> None:

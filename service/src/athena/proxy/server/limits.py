@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 32 * 1024 * 1024
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
-    unread_seconds: float = 60.0
+    unread_seconds: float = 20.0
     connections: int | None = None
     way_after_seconds: float = 1.0
 

@@ -33,6 +33,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(self.loop)
         self.draining = False
+        self.working = 0  # requests that are being answered
         self.connections: set[Connection] = set()
         self.refused: Counter[str] = Counter()
         self.watches = Watches(

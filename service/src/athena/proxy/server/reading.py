@@ -204,7 +204,10 @@ class Reader(asyncio.Protocol):
             self.refuse(self._too_large())  # it goes on between the pieces, or behind them
         elif self not in server.watches.body.since:
             server.watches.head.drop(self)
-            server.watches.body.enter(self, self._loop.time())
+            if self._receiving is not None and (error := server.application.admit(self._receiving)) is not None:
+                self.refuse(error)
+            else:
+                server.watches.body.enter(self, self._loop.time())
 
     def _measure_head(self, exchange: Exchange) -> None:
         """Refuse a head that is complete, but larger than it may be."""
