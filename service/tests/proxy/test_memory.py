@@ -117,6 +117,32 @@ class Holds:
         await heard.wait_until_left()
 
 
+def test_a_prompt_that_found_the_queue_full_is_not_kept(stand_in: Run, proxy_for: StartProxy) -> None:
+    engine = stand_in(Holds())
+    url = proxy_for(backend("m", "openai", engine.url, max_concurrency=1, max_queue=0))
+    path = f"{url}/v1/chat/completions"
+    with httpx.stream("POST", path, content=asking("short", stream=True)) as running:
+        assert running.status_code == 200
+        with nothing_stays_of(Call):
+            for _ in range(5):
+                assert httpx.post(path, content=asking()).status_code in {429, 503}
+    assert len(engine.heard) == 1
+
+
+async def breaks_off(heard: Heard) -> None:
+    """Write one token and close."""
+    await heard.start("text/event-stream")
+    await heard.chunk(sse(openai_chunk(heard, "Hello")))
+    heard.close()
+
+
+def test_a_prompt_whose_stream_broke_off_is_not_kept(stand_in: Run, proxy_for: StartProxy) -> None:
+    engine = stand_in(breaks_off)
+    url = proxy_for(backend("m", "openai", engine.url))
+    with nothing_stays_of(Call), pytest.raises(httpx.RemoteProtocolError):
+        httpx.post(f"{url}/v1/chat/completions", content=asking(stream=True))
+
+
 def test_a_prompt_whose_caller_has_left_is_not_kept(stand_in: Run, proxy_for: StartProxy) -> None:
     engine = stand_in(Holds())
     url = proxy_for(backend("m", "openai", engine.url))

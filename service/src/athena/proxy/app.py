@@ -45,6 +45,7 @@ log = structlog.get_logger()
 Page = Callable[[], Awaitable[Answer]]
 
 _COLLECT_SECONDS = 2.0
+_SWEEPS_OF_THE_YOUNG = 30
 OLLAMA_API_VERSION = "0.11.4"
 """The Ollama whose API is spoken here; clients read it to decide what they may send."""
 
@@ -205,10 +206,14 @@ def _tune_collector() -> Callable[[], None]:
     gc.set_threshold(50_000, 20, 20)
 
     timer: asyncio.TimerHandle | None = None
+    sweeps = 0
 
     def collect() -> None:
-        nonlocal timer
-        gc.collect(1)  # what is young: circles with a large body in them are few objects, so that no threshold tells
+        nonlocal timer, sweeps
+        sweeps += 1
+        # Circles with a large body in them are few objects, so that no threshold tells. What is young often; now and
+        # then all, for what was in use while it was young.
+        gc.collect(1 if sweeps % _SWEEPS_OF_THE_YOUNG else 2)
         timer = loop.call_later(_COLLECT_SECONDS, collect)
 
     timer = loop.call_later(_COLLECT_SECONDS, collect)

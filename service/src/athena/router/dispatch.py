@@ -186,7 +186,10 @@ class Dispatcher:
                     self._gates.watch_queues()
                     return
                 rest = [door for door in rest if door not in group]
-        raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
+        try:
+            raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
+        finally:
+            refusals.clear()  # the error's traceback knows this list
 
     # One attempt
 

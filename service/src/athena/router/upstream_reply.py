@@ -319,7 +319,10 @@ class UpstreamReply:
             return
         # Given away: an error knows, by its traceback, who waited, and so would keep the reply alive together with it.
         error, self._error = self._error, None
-        raise error or BackendError(FailureKind.RESET, "the reply has broken off")
+        try:
+            raise error or BackendError(FailureKind.RESET, "the reply has broken off")
+        finally:
+            del error
 
     def _wake(self) -> None:
         waiter = self._waiter
