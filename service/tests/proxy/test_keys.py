@@ -16,6 +16,7 @@ from athena.proxy.server.limits import Limits
 from athena.settings import ProxySettings
 from tests.proxy.conftest import Run, closed_port
 from tests.proxy.engines import ollama_engine
+from tests.proxy.plain import Line
 from tests.support.prompt_server import serving_prompts
 
 ALICE, ALICES_LINE = new_key("alice")
@@ -274,6 +275,17 @@ def test_only_with_a_key_a_prompt_is_answered_or_a_model_listed(guarded: str) ->
         for path in ("/v1/models", "/v1/models/tiny:latest", "/api/tags"):
             assert http.get(path).status_code == 401
             assert http.get(path, headers={"x-api-key": ALICE}).status_code == 200
+
+
+def test_a_body_without_a_key_is_refused_before_it_has_come(guarded: str) -> None:
+    port = int(guarded.rpartition(":")[2])
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n{}\r\n"
+    with Line(port, head.format("").encode() + b"{") as stranger:
+        assert stranger.rest().startswith(b"HTTP/1.1 401 ")
+    with Line(port, head.format(f"Authorization: Bearer {ALICE}\r\n").encode() + b"{") as alice:
+        alice.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):  # her body is awaited
+            alice.socket.recv(1)
 
 
 def test_pages_that_watch_over_the_proxy_need_no_key(guarded: str) -> None:
