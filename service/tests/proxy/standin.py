@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+from tests.support.registry import UNSAID
 from tests.support.standin import Connections, Request
 
 
@@ -97,19 +98,7 @@ class Registry(StandIn):
         self.rows = [
             {
                 "id": number,
-                "enabled": True,
-                "max_tokens": 64,
-                "temperature_default": 0.7,
-                "timeout_seconds": 10,
-                "priority": 0,
-                "weight": 1,
-                "description": None,
-                "created_at": "2026-01-01T00:00:00Z",
-                "updated_at": "2026-01-01T00:00:00Z",
-                "avg_tokens_per_sec": None,
-                "avg_latency_ms": None,
-                "total_requests": 0,
-                "total_errors": 0,
+                **UNSAID,
                 **row,
             }
             for number, row in enumerate(rows, 1)

@@ -259,7 +259,8 @@ async def test_an_engine_is_held_back_while_nobody_reads_its_stream(client: Upst
         await asked.send(b"0\r\n\r\n")
 
     async with StandIn(flood) as engine:
-        reply = await client.open(engine.url, b"{}", within=10)
+        reply = client.start(engine.url, b"{}", within=10)
+        await reply.head()
         await asyncio.sleep(0.3)
         assert reply._size <= BUFFER_LIMIT + 512 * 1024
         assert written < 32 * 1024 * 1024  # the rest is in the kernel's buffers
@@ -278,7 +279,8 @@ async def test_a_stream_that_stalls_is_broken_off_after_its_idle_limit(client: U
         await asked.until_left()
 
     async with StandIn(stall) as engine:
-        reply = await client.open(engine.url, b"{}", within=10)
+        reply = client.start(engine.url, b"{}", within=10)
+        await reply.head()
         reply.set_idle_limit(0.1)
         assert b"".join([await reply.read() for _ in range(5)]) == b"xxxxx"
         with pytest.raises(BackendError, match="nothing came") as caught:
@@ -295,7 +297,8 @@ async def test_a_released_reply_that_ends_soon_keeps_its_connection(client: Upst
 
     async with StandIn(tail) as engine:
         for _ in range(3):
-            reply = await client.open(engine.url, b"{}", within=1)
+            reply = client.start(engine.url, b"{}", within=1)
+            await reply.head()
             assert await reply.read() == b"all that matters"
             reply.release()
             await asyncio.sleep(0.05)

@@ -14,6 +14,24 @@ TOKEN = "a-token-of-these-tests"
 LONGEST_WAIT = 2.0  # seconds of one long poll, so that a stop need not wait
 
 
+UNSAID: dict[str, Any] = {
+    "enabled": True,
+    "max_tokens": 64,
+    "temperature_default": 0.7,
+    "timeout_seconds": 10,
+    "priority": 0,
+    "weight": 1,
+    "description": None,
+    "created_at": "2026-01-01T00:00:00Z",
+    "updated_at": "2026-01-01T00:00:00Z",
+    "avg_tokens_per_sec": None,
+    "avg_latency_ms": None,
+    "total_requests": 0,
+    "total_errors": 0,
+}
+"""What a row has where a test says nothing."""
+
+
 def backend(number: int, model: str, engine: str, url: str, **more: Any) -> dict[str, Any]:
     """Return a row."""
     return {
@@ -21,19 +39,7 @@ def backend(number: int, model: str, engine: str, url: str, **more: Any) -> dict
         "model_name": model,
         "backend_type": engine,
         "endpoint_url": url,
-        "enabled": True,
-        "max_tokens": 64,
-        "temperature_default": 0.7,
-        "timeout_seconds": 10,
-        "priority": 0,
-        "weight": 1,
-        "description": None,
-        "created_at": "2026-01-01T00:00:00Z",
-        "updated_at": "2026-01-01T00:00:00Z",
-        "avg_tokens_per_sec": None,
-        "avg_latency_ms": None,
-        "total_requests": 0,
-        "total_errors": 0,
+        **UNSAID,
         **more,
     }
 

@@ -198,18 +198,6 @@ class UpstreamClient:
         """
         return self._start(_POST, url, body, headers, within)
 
-    async def open(
-        self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float
-    ) -> UpstreamReply:
-        """POST JSON and return the answer once its head is there; as `start`. Cancelling closes the connection."""
-        reply = self._start(_POST, url, body, headers, within)
-        try:
-            await reply.head()
-        except BaseException:
-            reply.close()
-            raise
-        return reply
-
     async def aclose(self) -> None:
         """Close every connection, those in use included."""
         self.closed = True

@@ -1,6 +1,7 @@
 """What a caller sends, read within limits: bytes in, requests out."""
 
 import asyncio
+from abc import abstractmethod
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -65,17 +66,17 @@ class Reader(asyncio.Protocol):
         self._deaf = False  # nothing that comes is looked at any more
         self._sends_on = False  # the caller may be sending what nobody will look at
 
+    @abstractmethod
     def _take(self, exchange: Exchange) -> None:
         """Answer a request, or let it wait for those before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _invite(self) -> None:
         """Ask for the body of a caller that waits to be asked, once it is its turn to be spoken to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, error: AthenaError) -> None:
         """Answer with an error and read no further."""
-        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
