@@ -149,6 +149,7 @@ stage_unit() {
 
 stage_integration() {
   check "programs" need redis-server:redis-server c++:g++
+  check "engines" env PYTHONPATH=service python -m tests.engines.prepare
   tests service/tests -m "engine or slow"
 }
 

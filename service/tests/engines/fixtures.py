@@ -28,7 +28,7 @@ OLLAMA_MODEL = "tiny"
 @pytest.fixture(scope="session")
 def ollama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
     """An Ollama of our own on a free port with the model `tiny`; one that the machine runs already is left alone."""
-    binary = _ollama_binary()
+    binary = ollama_binary()
     folder = tmp_path_factory.mktemp("ollama")
     server = EngineServer(
         command=lambda _port: [str(binary), "serve"],
@@ -59,7 +59,7 @@ def ollama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineSe
 @pytest.fixture(scope="session")
 def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
     """A `mlx_lm.server` of our own on a free port; its model's name is the path of the model's folder."""
-    programs = _mlx_environment() / "bin"
+    programs = mlx_environment() / "bin"
     folder = tmp_path_factory.mktemp("mlx")
     model = folder / "tiny"
     subprocess.run([programs / "python", MLX_FILES / "tiny_mlx_model.py", model], check=True)
@@ -82,7 +82,7 @@ def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServe
         server.kill()
 
 
-def _ollama_binary() -> Path:
+def ollama_binary() -> Path:
     """Return the Ollama named by OLLAMA_BINARY, the one on PATH, or the one built into the cache folder."""
     if named := os.environ.get("OLLAMA_BINARY"):
         if not os.access(named, os.X_OK):
@@ -99,7 +99,7 @@ def _ollama_binary() -> Path:
     return OLLAMA_CACHE / "ollama"
 
 
-def _mlx_environment() -> Path:
+def mlx_environment() -> Path:
     """Return a virtual environment with the locked `mlx-lm`, made once per content of the lock file."""
     lock = MLX_FILES / "requirements.txt"
     key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]

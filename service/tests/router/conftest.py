@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from athena.router.probes import Periods
+from athena.router.periods import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Backend
 from athena.settings import RouterSettings

@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 from athena.router.board import Board, BoardError
 from athena.router.breaker import Reason
-from athena.router.gate import Gate, SharedGate, Ticket
+from athena.router.gate import Gate
 from athena.router.gates import Gates
+from athena.router.shared_gate import SharedGate
+from athena.router.ticket import Ticket
 from athena.router.types import Backend, BackendType, Target
 
 # The runner of the tests may have threads; the forked processes touch nothing that these could hold.

@@ -10,7 +10,9 @@ from structlog.testing import capture_logs
 from athena.router.board import Board
 from athena.router.breaker import Reason
 from athena.router.errors import QueueFullError, TooManyWaitingError
-from athena.router.gate import Gate, SharedGate, Ticket
+from athena.router.gate import Gate
+from athena.router.shared_gate import SharedGate
+from athena.router.ticket import Ticket
 from athena.router.types import BackendType
 
 WITHIN = 30.0

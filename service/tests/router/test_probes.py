@@ -3,26 +3,20 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
 
-from athena.router.board import PROGRESS_AT, Board
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
-from athena.router.probes import Pace, Periods, Sight, look_at
-from athena.router.probing import Loaded, Proof, find, generation, keep_alive, proof
+from athena.router.periods import Periods
 from athena.router.services import RouterServices
-from athena.router.types import Backend, BackendType
-from athena.router.upstream_reply import UpstreamReply
+from athena.router.types import Backend
 from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked, StandIn, refused_url, serve, until
 from tests.router.test_dispatch import SAID, answer, call
-from tests.router.test_gate import Clock
-from tests.router.test_gate import gate as gate_with
 
 QUICK = Periods(
     tick=0.01,
@@ -316,18 +310,6 @@ async def test_a_model_that_the_engine_lacks_does_not_take_it_out_of_the_route(b
     assert state_of(services, engine) == "closed"
 
 
-def test_a_process_that_was_held_up_blames_no_engine_for_it() -> None:
-    pace = Pace(Periods(tick=0.1, late=0.25))
-    for now in (1.0, 1.1, 1.2, 1.3):
-        pace.tick(now)
-    assert not pace.held_up_since(1.0, 1.35)
-    assert pace.held_up_since(1.3, 8.9), "a machine that slept, or a process that was stopped"
-    pace.tick(9.0)
-    assert pace.held_up_since(1.3, 9.05)
-    pace.tick(9.1)
-    assert not pace.held_up_since(9.05, 9.15)
-
-
 async def test_an_engine_is_not_blamed_for_what_came_too_late_because_the_router_slept(
     bench: Bench, watched: Watched
 ) -> None:
@@ -349,211 +331,3 @@ async def test_an_engine_is_not_blamed_for_what_came_too_late_because_the_router
     time.sleep(1.0)  # noqa: ASYNC251 - beyond the time that the engine has to answer
     assert await waiting == SAID
     assert services.gates.states()[0].trips == 0
-
-
-class Nowhere:
-    """Where the request of a flight without an engine goes."""
-
-    def resend(self, reply: UpstreamReply) -> None:
-        """Do nothing."""
-
-    def over(self, reply: UpstreamReply) -> None:
-        """Do nothing."""
-
-
-class Waiting:
-    """A request at an engine, as `look_at` sees it; the test says what comes for it."""
-
-    movable = True
-
-    def __init__(self, begun: float, patience: float) -> None:
-        self.begun = begun
-        self.patience = patience
-        self.waits_for_first_token = True
-        self.upstream = UpstreamReply(asyncio.get_running_loop(), Nowhere(), b"")
-        self.upstream.set_deadline(600)
-
-    def comment(self) -> None:
-        """Let bytes come that are no token."""
-        self.upstream.begun = True
-        self.upstream.add_data(COMMENT)
-
-    async def token(self) -> None:
-        """Let a token come, and be read."""
-        self.upstream.begun = True
-        if self.waits_for_first_token:
-            self.waits_for_first_token = False
-            self.upstream.set_idle_limit(600)
-        self.upstream.add_data(b"data: {}\n\n")
-        await self.upstream.read()
-
-
-class Looked:
-    """A backend that is looked at ten times a second, on a clock that the test turns."""
-
-    def __init__(self, board: Board) -> None:
-        self.clock = Clock()
-        self.periods = Periods()
-        self.gate = gate_with(board, self.clock, limit=100)
-
-    def request(self, patience: float = 4.0) -> Waiting:
-        """Send a request."""
-        flight = Waiting(self.clock.now, patience)
-        self.gate.flights.add(flight)
-        return flight
-
-    def look(self) -> Sight:
-        """Look, and take note of progress as the watch does; a tenth of a second passes."""
-        for flight in self.gate.flights:
-            flight.upstream.check(self.clock.now)
-        sight = look_at(self.gate, self.clock.now, self.periods)
-        if sight.progress:
-            self.gate.cells[PROGRESS_AT] = self.clock.now
-        self.clock.now += 0.1
-        return sight
-
-    def looks(self, seconds: float, meanwhile: Callable[[int], object] = lambda _: None) -> list[Sight]:
-        """Look for so long; `meanwhile` happens before each look and is told its number."""
-        sights = []
-        for number in range(round(seconds * 10)):
-            meanwhile(number)
-            sights.append(self.look())
-        return sights
-
-
-@pytest.fixture
-def looked() -> Iterator[Looked]:
-    """A backend that is looked at."""
-    board = Board()
-    yield Looked(board)
-    board.close()
-
-
-async def test_one_comment_for_each_new_request_does_not_excuse_an_engine_that_generates_nothing(
-    looked: Looked,
-) -> None:
-    sights = looked.looks(6, lambda _: looked.request().comment())
-    assert not any(sight.progress for sight in sights)
-    assert not any(sight.stuck for sight in sights[:40])
-    assert all(sight.stuck for sight in sights[41:])
-
-
-async def test_two_comments_at_once_for_each_new_request_are_no_reading(looked: Looked) -> None:
-    last: list[Waiting] = []
-
-    def greet(_: int) -> None:
-        for flight in last:
-            flight.comment()
-        last[:] = [looked.request()]
-        last[0].comment()
-
-    sights = looked.looks(6, greet)
-    assert not any(sight.progress for sight in sights)
-    assert sights[-1].stuck
-
-
-async def test_a_comment_buys_patience_for_its_own_request_alone(looked: Looked) -> None:
-    first, second = looked.request(), looked.request()
-    looked.looks(3)
-    first.comment()
-    sights = looked.looks(3)
-    assert not sights[9].stuck
-    assert sights[-1].stuck, "the other one waits for six seconds"
-    looked.gate.flights.discard(second)
-    assert not looked.look().stuck
-    assert looked.looks(2)[-1].stuck, "its comment was five seconds ago"
-
-
-@pytest.mark.parametrize("pause", [2, 10, 30], ids="every {} tenths of a second".format)
-async def test_a_long_prompt_that_is_read_excuses_the_requests_behind_it(looked: Looked, pause: int) -> None:
-    reader = looked.request(patience=60.0)
-
-    def read(number: int) -> None:
-        if number % pause == 0:
-            reader.comment()
-        if number % 10 == 5:
-            looked.request()
-
-    sights = looked.looks(40, read)
-    assert not any(sight.stuck for sight in sights)
-    assert sum(sight.progress for sight in sights) >= 400 // pause - 10 // pause - 1
-
-
-async def test_a_reader_that_stops_excuses_nobody_for_long(looked: Looked) -> None:
-    reader = looked.request(patience=60.0)
-    looked.request()
-    looked.looks(10, lambda _: reader.comment())
-    sights = looked.looks(5)
-    assert not any(sight.stuck for sight in sights[:38])
-    assert sights[-1].stuck
-
-
-async def test_a_stream_that_is_written_excuses_the_requests_beside_it_while_it_goes_on(looked: Looked) -> None:
-    writer = looked.request()
-    looked.request()
-    for _ in range(20):
-        await writer.token()
-        assert all(sight.progress and not sight.stuck for sight in looked.looks(0.5))
-    sights = looked.looks(8)
-    assert not sights[-1].progress
-    assert sights[-1].stuck
-
-
-async def test_a_whole_reply_that_came_excuses_those_that_wait_for_theirs(looked: Looked) -> None:
-    def reply(number: int) -> None:
-        if number % 30 == 29:
-            assert looked.gate.try_enter()
-            looked.gate.succeeded(looked.clock.now, looked.clock.now - 1)
-
-    looked.request()
-    assert not any(sight.stuck for sight in looked.looks(12, reply))
-    assert looked.looks(5)[-1].stuck
-
-
-async def test_a_request_without_a_byte_is_suspicious_soon_and_stuck_later(looked: Looked) -> None:
-    looked.request()
-    sights = looked.looks(5)
-    assert [sight.suspicious for sight in (sights[3], sights[6])] == [False, True]
-    assert [(sight.busy, sight.stuck) for sight in (sights[6], sights[-1])] == [(True, False), (False, True)]
-
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(("ends_in", "kept"), [(300.0, 300.0), (1.0, None), (-5.0, None), (10 * 365 * 86400.0, -1.0)])
-def test_a_probe_leaves_the_end_of_a_loaded_model_as_it_is(ends_in: float, kept: float | None) -> None:
-    assert keep_alive(Loaded("m:latest", NOW + timedelta(seconds=ends_in)), NOW) == kept
-
-
-def test_a_loaded_model_is_found_by_the_name_that_ollama_completes() -> None:
-    loaded = [Loaded("other:latest"), Loaded("m:latest"), Loaded("hub/m:7b")]
-    assert find("m", loaded) is loaded[1]
-    assert find("hub/m:7b", loaded) is loaded[2]
-    assert find("m:7b", loaded) is None
-
-
-def test_mlx_is_only_ever_asked_for_its_default_model_and_never_with_an_empty_prompt() -> None:
-    path, body = generation(BackendType.MLX, "some/model", None, NOW)
-    asked = json.loads(body)
-    assert (path, asked["model"], asked["max_tokens"]) == ("/v1/chat/completions", "default_model", 1)
-    assert asked["messages"][0]["content"]
-
-
-@pytest.mark.parametrize(
-    ("engine", "status", "body", "expected"),
-    [
-        ("openai", 200, b'{"choices": []}', Proof.GENERATES),
-        ("openai", 200, b"", Proof.FAILS),
-        ("openai", 500, b"", Proof.FAILS),
-        ("openai", 429, b"", Proof.NOTHING),
-        ("openai", 503, b"", Proof.NOTHING),
-        ("openai", 401, b"", Proof.NOTHING),
-        ("ollama", 200, b'{"error": "no runner"}', Proof.FAILS),
-        ("ollama", 404, b"", Proof.NOTHING),
-        ("mlx", 200, b"data: {}\n\ndata: [DONE]\n\n", Proof.GENERATES),
-        ("mlx", 200, b"data: {}\n\n", Proof.FAILS),
-        ("mlx", 404, b"", Proof.FAILS),
-    ],
-)
-def test_answers_to_a_probe_are_told_apart(engine: str, status: int, body: bytes, expected: Proof) -> None:
-    assert proof(BackendType(engine), status, body) is expected

@@ -35,7 +35,7 @@ from athena.proxy.models import Models
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.listener import Server
 from athena.router.board import Board
-from athena.router.probes import Periods
+from athena.router.periods import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Dialect, Operation
 from athena.settings import ProxySettings

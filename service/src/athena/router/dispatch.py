@@ -13,12 +13,12 @@ from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, QueueFullError, RequestRejectedError
-from athena.router.gate import Ticket
 from athena.router.gates import Gates
 from athena.router.policy import Failure, blames_engine, falls_back, groups, verdict
 from athena.router.reply import OpenReply
 from athena.router.routes import Door, Route
 from athena.router.snapshot import Configuration
+from athena.router.ticket import Ticket
 from athena.router.types import Backend, BackendType, Snapshot
 from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply

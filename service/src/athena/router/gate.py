@@ -1,7 +1,5 @@
 """The way to one backend: its breaker, its slots, and the queue behind them, shared with the other workers."""
 
-import asyncio
-import fcntl
 import time
 from collections.abc import Callable
 from random import Random
@@ -31,6 +29,7 @@ from athena.router.board import (
 )
 from athena.router.breaker import Breaker, Reason, State
 from athena.router.errors import QueueFullError, TooManyWaitingError
+from athena.router.ticket import Ticket
 from athena.router.types import BackendType
 from athena.router.upstream_reply import UpstreamReply
 
@@ -81,55 +80,6 @@ class Flight(Protocol):
     def patience(self) -> float:
         """How long a sound engine may be silent about it, in seconds."""
         ...
-
-
-class Ticket:
-    """A request that waits at one or more gates at once: the first that has a slot for it takes it.
-
-    `future` becomes that gate, the slot taken; None where no gate that it waited at is usable any more; or an error.
-    """
-
-    __slots__ = ("caller", "future", "places", "priority", "since", "size")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, caller: str, priority: int, size: int, since: float) -> None:
-        self.caller = caller
-        self.priority = priority
-        self.size = size
-        self.since = since
-        self.future: asyncio.Future[Gate | None] = loop.create_future()
-        self.places: dict[Gate, Waiter[Ticket]] = {}
-
-    def claim(self, gate: "Gate") -> bool:
-        """Take the slot that a gate has for it; returns false where nobody waits any more."""
-        self._leave_all()
-        if self.future.done():
-            return False
-        self.future.set_result(gate)
-        return True
-
-    def lose(self, gate: "Gate", error: QueueFullError | None) -> None:
-        """Take note that a gate, which has taken it out of its queue, will not serve it."""
-        self.places.pop(gate, None)
-        if self.places or self.future.done():
-            return
-        if error is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(error)
-
-    def withdraw(self) -> None:
-        """Wait no longer, and give back a slot that came too late."""
-        self._leave_all()
-        future = self.future
-        if future.done() and not future.cancelled() and future.exception() is None:
-            gate = future.result()
-            if gate is not None:
-                gate.leave()
-
-    def _leave_all(self) -> None:
-        places, self.places = self.places, {}
-        for gate, waiter in places.items():
-            gate.discard(waiter)
 
 
 class Gate:
@@ -427,52 +377,3 @@ class Gate:
     def _put_back(self) -> None:
         self.in_use -= 1
         self.cells[self._own] = self.in_use
-
-
-class SharedGate(Gate):
-    """A gate of one of several workers: the limit holds for all of them together."""
-
-    def __init__(self, board: Board, slot: Slot, **more: object) -> None:
-        super().__init__(board, slot, **more)  # type: ignore[arg-type]  # the same ones
-        self._all_in_use, self._all_waiting, _ = slot.of_workers
-
-    def try_enter(self) -> bool:
-        """Take a slot if there is one, nobody waits for it in any worker and the backend is in the route."""
-        if self.cells[SHUT] or sum(self._all_waiting):
-            return False
-        return self._take()
-
-    def leave(self) -> None:
-        """Give the slot back, to whoever waits for it in any worker."""
-        self.in_use -= 1
-        self.cells[self._own] = self.in_use
-        if sum(self._all_waiting):
-            self._let_next_go_on()
-
-    def _full(self) -> bool:
-        return self.queue.full or sum(self._all_waiting) >= self.queue.limit
-
-    def discard(self, waiter: Waiter[Ticket]) -> None:
-        """Take one out of the queue who waits no longer; a slot may have been meant for it."""
-        super().discard(waiter)
-        if sum(self._all_in_use) < self.limit:
-            self._let_next_go_on()
-
-    def _let_next_go_on(self) -> None:
-        worker = self.slot.longest_waiting_worker()
-        if worker == self._board.worker:
-            self.hand_on()
-        elif worker is not None:
-            self._board.wake(worker)
-
-    def _take(self) -> bool:
-        descriptor, number = self.slot.lock_at
-        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, number)
-        try:
-            if sum(self._all_in_use) >= self.limit:
-                return False
-            self.in_use += 1
-            self.cells[self._own] = self.in_use
-        finally:
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, number)
-        return True

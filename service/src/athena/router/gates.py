@@ -8,8 +8,9 @@ from random import Random
 
 from athena.observability.router_metrics import BackendReading
 from athena.router.board import Board
-from athena.router.gate import BackendState, Gate, SharedGate
+from athena.router.gate import BackendState, Gate
 from athena.router.policy import concurrency, queue_length
+from athena.router.shared_gate import SharedGate
 from athena.router.types import BackendType, Target
 
 CLOCK_SECONDS = 0.1  # how often those who wait are looked at

@@ -1,162 +1,23 @@
-"""Health that cannot be fooled: requests that wait in vain raise suspicion, and each backend proves that it generates.
+"""Each backend proves that it generates: asked something cheap, and for one token, where no request has shown it.
 
-`Watch` looks at the requests of its own process; every worker has one. `Prober` asks the engines when no request has
-shown that they live; one worker has it. Both only ever change breakers, and move requests that nobody has seen a token
-of.
+One worker has the `Prober`. It only ever changes breakers, and moves requests that nobody has seen a token of.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
 
-import msgspec
-import structlog
-
-from athena.router.board import (
-    BUSY_AT,
-    CHECKED_AT,
-    GENERATED_AT,
-    PROGRESS_AT,
-    REASON,
-    SILENT_AT,
-    STATE,
-    STUCK_AT,
-)
+from athena.router.background import Tasks, every
+from athena.router.board import BUSY_AT, GENERATED_AT, PROGRESS_AT, REASON, SILENT_AT, STATE, STUCK_AT
 from athena.router.breaker import Reason, State
-from athena.router.gate import Flight, Gate
+from athena.router.gate import Gate
 from athena.router.gates import Gates
+from athena.router.periods import Pace, Periods
 from athena.router.probing import Asker, Loaded, Proof, find, keep_alive
 from athena.router.types import BackendType
+from athena.router.watch import leave, move_elsewhere
 
 AT_ONCE = 32  # generations that the prober asks for at the same time, of all engines together
-log = structlog.get_logger()
-
-
-class Periods(msgspec.Struct, frozen=True, kw_only=True):
-    """All times of watching and probing, in seconds."""
-
-    tick: float = 0.1
-    suspect_after: float = 0.5  # a request without a byte
-    suspect_again: float = 2.0  # once an engine that was suspected has answered
-    silent_after: float = 4.0  # a request without a byte that says something even where nothing is known to be loaded
-    reads_after: float = 1.0  # bytes before a first token that still come so long after the reply's first ones
-    check_every: float = 2.0  # without a sign of life
-    check_within: float = 0.75
-    generate_every: float = 3.0  # without a proof
-    generate_within: float = 3.0
-    idle_after: float = 300.0  # without a request
-    idle_generate_every: float = 30.0
-    trial_every: float = 1.0  # at a backend that is out of the route
-    load: float = 30.0  # that an Ollama may take to load a model
-    fresh: float = 1.0  # how long what a worker has seen on its tick holds
-    late: float = 0.25  # a tick that comes so much too late says that this process was held up, not the engines
-
-
-class Sight(msgspec.Struct):
-    """What one look at the requests at a backend shows."""
-
-    progress: bool = False  # it is at work: it writes tokens, or goes on reading a prompt
-    busy: bool = False  # a silence that is to be expected
-    silent: bool = False  # none of the first bytes for long
-    stuck: bool = False  # a silence beyond what is to be expected
-    suspicious: bool = False  # no first byte for a while
-
-
-def look_at(gate: Gate, now: float, periods: Periods) -> Sight:
-    """Return what the requests at a backend show.
-
-    A token shows that the engine works, and so excuses the requests that wait beside it. A head or a comment that comes
-    before does not: an engine that hangs may well greet each new request. It buys patience for its own request alone,
-    unless bytes of that same request keep coming, as they do while a long prompt is read.
-    """
-    sight = Sight()
-    waiting: list[Flight] = []
-    for flight in gate.flights:
-        waits, upstream = flight.waits_for_first_token, flight.upstream
-        came = upstream.progressed(now)
-        if came and (not waits or now - upstream.first_heard_at >= periods.reads_after):
-            sight.progress = True
-        elif waits:
-            waiting.append(flight)
-    alive_at = now if sight.progress else gate.alive_at()
-    for flight in waiting:
-        silent_since = max(flight.begun, flight.upstream.heard_at)
-        if not flight.upstream.begun and now - flight.begun >= periods.suspect_after:
-            sight.suspicious = True
-        if now - silent_since >= periods.silent_after:
-            sight.silent = True
-        if now - max(silent_since, alive_at) >= flight.patience:
-            sight.stuck = True
-        else:
-            sight.busy = True
-    return sight
-
-
-class Watch:
-    """Looks at the requests of this process ten times a second. An async context manager."""
-
-    def __init__(self, gates: Gates, asker: Asker, periods: Periods) -> None:
-        self._gates = gates
-        self._asker = asker
-        self._periods = periods
-        self._tasks = Tasks()
-        self._pace = Pace(periods)
-        self._suspects: set[tuple[BackendType, str]] = set()
-
-    async def __aenter__(self) -> "Watch":
-        self._tasks.start(_every(self._periods.tick, self._look))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._tasks.stop()
-
-    def _look(self) -> None:
-        now = self._gates.clock()
-        self._pace.tick(now)
-        for gate in self._gates:
-            if gate.flights:
-                self._look_at(gate, now)
-            if gate.suspected:
-                gate.suspected = False
-                self._suspect(gate, now)
-
-    def _look_at(self, gate: Gate, now: float) -> None:
-        cells = gate.cells
-        if cells[STATE] == State.OPEN:
-            move_elsewhere(gate)
-        sight = look_at(gate, now, self._periods)
-        if sight.progress:
-            cells[PROGRESS_AT] = now
-        for seen, cell in ((sight.busy, BUSY_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)):
-            if seen:
-                cells[cell] = now
-        alive_at = max(cells[PROGRESS_AT], cells[GENERATED_AT])
-        if (
-            sight.suspicious
-            and now - alive_at >= self._periods.suspect_after
-            and now - cells[CHECKED_AT] >= self._periods.suspect_again
-            and cells[STATE] == State.CLOSED
-        ):
-            self._suspect(gate, now)
-
-    def _suspect(self, gate: Gate, now: float) -> None:
-        gate.cells[CHECKED_AT] = now
-        engine = (gate.engine, gate.endpoint_url)
-        if engine not in self._suspects:
-            self._suspects.add(engine)
-            self._tasks.start(self._confirm(*engine))
-
-    async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
-        try:
-            begun = self._gates.clock()
-            if not await self._asker.answers(engine, endpoint_url) and not self._pace.held_up_since(
-                begun, self._gates.clock()
-            ):
-                leave(self._gates, engine, endpoint_url)
-        finally:
-            self._suspects.discard((engine, endpoint_url))
 
 
 class Prober:
@@ -187,7 +48,7 @@ class Prober:
         self._models: dict[Gate, _Probed] = {}
 
     async def __aenter__(self) -> "Prober":
-        self._tasks.start(_every(self._periods.tick, self._look))
+        self._tasks.start(every(self._periods.tick, self._look))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -243,7 +104,7 @@ class Prober:
                     asked.answered_at = self._gates.clock()
                     return
             if not self._pace.held_up_since(begun, self._gates.clock()):
-                leave(self._gates, engine, endpoint_url)
+                leave(self._gates, engine, endpoint_url, self._periods)
         finally:
             asked.asking = False
 
@@ -253,8 +114,8 @@ class Prober:
         periods = self._periods
         live = gate.alive_at()
         idle = now - max(live, self._started) > periods.idle_after
-        every = periods.idle_generate_every if idle else periods.generate_every
-        if now - max(live, probed.asked_at) < every * probed.spread:
+        pause = periods.idle_generate_every if idle else periods.generate_every
+        if now - max(live, probed.asked_at) < pause * probed.spread:
             return False
         if gate.engine is BackendType.OLLAMA:
             return not self._is_busy(gate, now) or self._is_silent(gate, now)
@@ -292,7 +153,7 @@ class Prober:
                 if now - gate.cells[STUCK_AT] < self._periods.fresh or probed.unloaded:
                     break  # a request of ours has waited in vain as well
             gate.open(self._gates.clock(), Reason.HUNG)
-            move_elsewhere(gate)
+            move_elsewhere(gate, self._gates.clock(), self._periods)
         finally:
             probed.asking = False
             self._generating -= 1
@@ -353,25 +214,6 @@ class Prober:
         return seconds * self._random.uniform(0.9, 1.0)
 
 
-class Pace:
-    """Whether this process itself was held up, so that what came too late proves nothing."""
-
-    def __init__(self, periods: Periods) -> None:
-        self._longest = periods.tick + periods.late
-        self._ticked_at = 0.0
-        self._held_up_at = 0.0
-
-    def tick(self, now: float) -> None:
-        """Take note of a tick."""
-        if self._ticked_at and now - self._ticked_at > self._longest:
-            self._held_up_at = now
-        self._ticked_at = now
-
-    def held_up_since(self, begun: float, now: float) -> bool:
-        """Whether it was since then, or is just coming to itself."""
-        return self._held_up_at >= begun or now - self._ticked_at > self._longest
-
-
 class _Asked:
     """What the prober knows of one engine."""
 
@@ -394,63 +236,6 @@ class _Probed:
         self.spread = 1.0
 
 
-def leave(gates: Gates, engine: BackendType, endpoint_url: str) -> None:
-    """Take every backend of an engine that does not answer out of the route, and move what waits there in vain."""
-    now = gates.clock()
-    for gate in gates:
-        if gate.engine is engine and gate.endpoint_url == endpoint_url:
-            gate.open(now, Reason.UNREACHABLE)
-            move_elsewhere(gate)
-
-
-def move_elsewhere(gate: Gate) -> None:
-    """Let the requests at a backend that has left the route be tried elsewhere, if there is another one for them.
-
-    Those that show signs of life stay, and so do all that were made after it had left: trials.
-    """
-    breaker = gate.breaker
-    if breaker.state is not State.OPEN or breaker.reason is Reason.FAILURES:
-        return
-    for flight in tuple(gate.flights):
-        silent = not flight.upstream.begun or breaker.reason is Reason.HUNG
-        if flight.waits_for_first_token and silent and flight.begun < breaker.changed_at and flight.movable:
-            flight.upstream.expire("the engine does not answer; it has left the route")
-
-
 def utc_now() -> datetime:
     """Return the time of day, which Ollama speaks of."""
     return datetime.now(UTC)
-
-
-async def _every(seconds: float, look: Callable[[], None]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            look()
-        except Exception:  # a fault of ours must not end the watching for good
-            log.exception("watch_failed")
-
-
-class Tasks:
-    """Tasks that end with their owner. One that fails is logged."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something in the background."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    async def stop(self) -> None:
-        """Cancel all and wait for their end."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("probe_failed", exc_info=error)

@@ -12,12 +12,14 @@ from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.gates import Gates
-from athena.router.probes import Periods, Prober, Watch
+from athena.router.periods import Periods
+from athena.router.probes import Prober
 from athena.router.probing import Asker
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
 from athena.router.spool import Spool
 from athena.router.upstream import UpstreamClient
+from athena.router.watch import Watch
 from athena.settings import RouterSettings
 
 

@@ -1,0 +1,153 @@
+"""What the requests that are under way at a backend show of its health; those that wait in vain raise suspicion.
+
+Every worker has a `Watch` over the requests of its own process. It only ever changes breakers, moves requests of which
+nobody has seen a token, and cuts streams of which an engine that is out says nothing more.
+"""
+
+import msgspec
+
+from athena.router.background import Tasks, every
+from athena.router.board import BUSY_AT, CHECKED_AT, GENERATED_AT, PROGRESS_AT, SILENT_AT, STATE, STUCK_AT
+from athena.router.breaker import Reason, State
+from athena.router.gate import Flight, Gate
+from athena.router.gates import Gates
+from athena.router.periods import Pace, Periods
+from athena.router.probing import Asker
+from athena.router.types import BackendType
+
+
+class Sight(msgspec.Struct):
+    """What one look at the requests at a backend shows."""
+
+    progress: bool = False  # it is at work: it writes tokens, or goes on reading a prompt
+    busy: bool = False  # a silence that is to be expected
+    silent: bool = False  # none of the first bytes for long
+    stuck: bool = False  # a silence beyond what is to be expected
+    suspicious: bool = False  # no first byte for a while
+
+
+def look_at(gate: Gate, now: float, periods: Periods) -> Sight:
+    """Return what the requests at a backend show.
+
+    A token shows that the engine works, and so excuses the requests that wait beside it. A head or a comment that comes
+    before does not: an engine that hangs may well greet each new request. It buys patience for its own request alone,
+    unless bytes of that same request keep coming, as they do while a long prompt is read.
+    """
+    sight = Sight()
+    waiting: list[Flight] = []
+    for flight in gate.flights:
+        waits, upstream = flight.waits_for_first_token, flight.upstream
+        came = upstream.progressed(now)
+        if came and (not waits or now - upstream.first_heard_at >= periods.reads_after):
+            sight.progress = True
+        elif waits:
+            waiting.append(flight)
+    alive_at = now if sight.progress else gate.alive_at()
+    for flight in waiting:
+        silent_since = max(flight.begun, flight.upstream.heard_at)
+        if not flight.upstream.begun and now - flight.begun >= periods.suspect_after:
+            sight.suspicious = True
+        if now - silent_since >= periods.silent_after:
+            sight.silent = True
+        if now - max(silent_since, alive_at) >= flight.patience:
+            sight.stuck = True
+        else:
+            sight.busy = True
+    return sight
+
+
+class Watch:
+    """Looks at the requests of this process ten times a second. An async context manager."""
+
+    def __init__(self, gates: Gates, asker: Asker, periods: Periods) -> None:
+        self._gates = gates
+        self._asker = asker
+        self._periods = periods
+        self._tasks = Tasks()
+        self._pace = Pace(periods)
+        self._suspects: set[tuple[BackendType, str]] = set()
+
+    async def __aenter__(self) -> "Watch":
+        self._tasks.start(every(self._periods.tick, self._look))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.stop()
+
+    def _look(self) -> None:
+        now = self._gates.clock()
+        self._pace.tick(now)
+        for gate in self._gates:
+            if gate.flights:
+                self._look_at(gate, now)
+            if gate.suspected:
+                gate.suspected = False
+                self._suspect(gate, now)
+
+    def _look_at(self, gate: Gate, now: float) -> None:
+        cells = gate.cells
+        if cells[STATE] == State.OPEN:
+            move_elsewhere(gate, now, self._periods)
+        sight = look_at(gate, now, self._periods)
+        if sight.progress:
+            cells[PROGRESS_AT] = now
+        for seen, cell in ((sight.busy, BUSY_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)):
+            if seen:
+                cells[cell] = now
+        alive_at = max(cells[PROGRESS_AT], cells[GENERATED_AT])
+        if (
+            sight.suspicious
+            and now - alive_at >= self._periods.suspect_after
+            and now - cells[CHECKED_AT] >= self._periods.suspect_again
+            and cells[STATE] == State.CLOSED
+        ):
+            self._suspect(gate, now)
+
+    def _suspect(self, gate: Gate, now: float) -> None:
+        gate.cells[CHECKED_AT] = now
+        engine = (gate.engine, gate.endpoint_url)
+        if engine not in self._suspects:
+            self._suspects.add(engine)
+            self._tasks.start(self._confirm(*engine))
+
+    async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
+        try:
+            begun = self._gates.clock()
+            if not await self._asker.answers(engine, endpoint_url) and not self._pace.held_up_since(
+                begun, self._gates.clock()
+            ):
+                leave(self._gates, engine, endpoint_url, self._periods)
+        finally:
+            self._suspects.discard((engine, endpoint_url))
+
+
+def leave(gates: Gates, engine: BackendType, endpoint_url: str, periods: Periods) -> None:
+    """Take every backend of an engine that does not answer out of the route, and move what waits there in vain."""
+    now = gates.clock()
+    for gate in gates:
+        if gate.engine is engine and gate.endpoint_url == endpoint_url:
+            gate.open(now, Reason.UNREACHABLE)
+            move_elsewhere(gate, now, periods)
+
+
+def move_elsewhere(gate: Gate, now: float, periods: Periods) -> None:
+    """Let the requests at a backend that has left the route be tried elsewhere, if there is another one for them.
+
+    Those that show signs of life stay, and so do all that were made after it had left: trials. A stream of which the
+    caller has seen a part can go nowhere: it is cut once nothing has come for `cut_after`.
+    """
+    breaker = gate.breaker
+    if breaker.state is not State.OPEN or breaker.reason is Reason.FAILURES:
+        return
+    for flight in tuple(gate.flights):
+        if flight.begun >= breaker.changed_at:
+            continue
+        silence = now - max(flight.begun, flight.upstream.heard_at)
+        if not flight.waits_for_first_token:
+            if silence >= periods.cut_after:
+                flight.upstream.expire("the engine does not answer; its stream has stopped")
+        elif flight.movable and (
+            # A head is soon written: mlx_lm.server sends it before it has even begun.
+            not flight.upstream.begun or breaker.reason is Reason.HUNG or silence >= periods.move_after
+        ):
+            flight.upstream.expire("the engine does not answer; it has left the route")
