@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _MOST_WAITING = 64  # requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest
 _MOST_WAITING_BYTES = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
 _LARGE = 16 * 1024  # bytes
+_MOST_HELD = 16  # pieces of a stream
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -181,11 +182,15 @@ class Connection(Reader):
         elif len(self._out) == 1:
             self._server.outbox.put(self.flush)
 
-    def send_now(self, data: bytes) -> None:
-        """Write to the caller at once: a piece of a stream, of which there is one in a turn as a rule."""
-        if self._out:
-            self._out.append(data)
-            self.flush()
+    def send_piece(self, data: bytes) -> None:
+        """Write a piece of a stream to the caller: at once, unless very many come."""
+        out = self._out
+        if out:
+            out.append(data)
+            if len(out) > _MOST_HELD or len(data) > _LARGE:
+                self.flush()
+        elif len(data) <= _LARGE and self._server.coalescer.holds(self.flush):
+            out.append(data)
         elif not self.transport.is_closing():
             self.transport.write(data)
 

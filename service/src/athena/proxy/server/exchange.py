@@ -138,7 +138,7 @@ class Exchange:
         elif self._head:
             data = self._head + data
         self._head = b""
-        self._connection.send_now(data)
+        self._connection.send_piece(data)
 
     def end(self) -> None:
         """Send the end of the body."""

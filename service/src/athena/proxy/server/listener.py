@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import structlog
 
 from athena.outbox import Outbox
+from athena.proxy.server.coalescing import Coalescer
 from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
 from athena.proxy.server.limits import Limits, connections_for
@@ -32,6 +33,7 @@ class Server:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(self.loop)
+        self.coalescer = Coalescer(self.loop)
         self.draining = False
         self.working = 0  # requests that are being answered
         self.connections: set[Connection] = set()
