@@ -57,6 +57,7 @@ class Athena(Gateway):
                 "ROUTER_STATE_FILE": str(state),
                 "PROXY_API_KEYS_FILE": str(keys),
                 "ADMIN_API_URL": "http://127.0.0.1:1",
+                "ADMIN_API_TOKEN": "bench-token",  # or no figures would be collected
                 "LOG_LEVEL": "info",
             },
             [f"authorization: Bearer {_KEY}"],

@@ -18,7 +18,9 @@ PIECE = b"p" * 16384
 
 
 class Plain:
-    """`/now` and `/echo` answer at once, `/wait` when it is let go, `/stream` in pieces, `/flood` without end."""
+    """`/now` and `/echo` answer at once, `/wait` when it is let go; `/stream`, `/numbers?N` and, without end, `/flood`
+    do so in pieces.
+    """
 
     def __init__(self) -> None:
         self.served: list[Exchange] = []
@@ -43,6 +45,8 @@ class Plain:
                 return self._wait(exchange)
             case "/stream":
                 return self._stream(exchange)
+            case "/numbers":
+                return self._numbers(exchange, int(exchange.query))
             case "/flood":
                 return self._flood(exchange)
             case "/large":
@@ -77,6 +81,14 @@ class Plain:
         exchange.begin(200, TEXT)
         for number in range(3):
             exchange.write(b"piece %d," % number)
+            await asyncio.sleep(0)
+        exchange.end()
+
+    async def _numbers(self, exchange: Exchange, most: int) -> None:
+        """Write numbers as fast as possible, each a piece."""
+        exchange.begin(200, TEXT)
+        for number in range(most):
+            exchange.write(b"%d," % number)
             await asyncio.sleep(0)
         exchange.end()
 

