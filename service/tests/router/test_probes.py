@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
+from athena.router.board import CHECKED_AT
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
 from athena.router.periods import Periods
@@ -102,6 +103,56 @@ async def test_a_request_at_an_engine_that_answers_nothing_is_moved_at_once(
     met = len([asked for asked in dead.asked if asked.method == "POST"])
     assert await answer(services, call()) == SAID
     assert len([asked for asked in dead.asked if asked.method == "POST"]) == met, "no request meets it any more"
+
+
+LONG_DOUBT = Periods(tick=0.01, suspect_after=0.05, check_within=1.0)
+
+
+def prompts_at(engine: StandIn) -> int:
+    """Return how many prompts an engine has met."""
+    return len([asked for asked in engine.asked if asked.method == "POST"])
+
+
+async def test_an_engine_in_doubt_gets_no_more_requests_while_there_is_another(bench: Bench, watched: Watched) -> None:
+    hung, sound = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    behaviour.answers = False
+    services = await watched(
+        row(1, hung.url, engine="openai"), row(2, sound.url, engine="openai", priority=1), periods=LONG_DOUBT
+    )
+    first = asyncio.create_task(answer(services, call()))
+    await until(lambda: services.gates.any_in_doubt)
+    assert [await answer(services, call()) for _ in range(20)] == [SAID] * 20
+    assert state_of(services, hung) == "closed", "it may still turn out to be sound"
+    assert prompts_at(hung) == 1
+    assert await first == SAID
+    assert state_of(services, hung) == "open"
+    assert not services.gates.any_in_doubt
+
+
+async def test_a_doubt_ends_when_the_engine_answers(bench: Bench, watched: Watched) -> None:
+    slow, other = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    behaviour.thinks = 0.3
+    services = await watched(
+        row(1, slow.url, engine="openai"), row(2, other.url, engine="openai", priority=1), periods=LONG_DOUBT
+    )
+    first = asyncio.create_task(answer(services, call()))
+    await until(lambda: any(gate.cells[CHECKED_AT] for gate in services.gates))
+    await until(lambda: not services.gates.any_in_doubt)
+    assert await asyncio.gather(first, answer(services, call())) == [SAID] * 2
+    assert not prompts_at(other)
+
+
+async def test_an_engine_in_doubt_is_asked_where_there_is_no_other(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    behaviour.answers = False
+    services = await watched(row(1, engine.url, engine="openai"), periods=LONG_DOUBT)
+    first = asyncio.create_task(answer(services, call()))
+    await until(lambda: services.gates.any_in_doubt)
+    second = asyncio.create_task(answer(services, call()))
+    await until(lambda: prompts_at(engine) == 2)
+    for waiting in (first, second):
+        waiting.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
 
 
 async def test_without_another_engine_a_request_goes_on_waiting_for_the_one_that_hangs(

@@ -190,7 +190,7 @@ async def test_a_whole_reply_that_came_excuses_those_that_wait_for_theirs(looked
 async def test_a_request_without_a_byte_is_suspicious_soon_and_stuck_later(looked: Looked) -> None:
     looked.request()
     sights = looked.looks(5)
-    assert [sight.suspicious for sight in (sights[3], sights[6])] == [False, True]
+    assert [sight.suspicious for sight in (sights[2], sights[4])] == [False, True]
     assert [(sight.busy, sight.stuck) for sight in (sights[6], sights[-1])] == [(True, False), (False, True)]
 
 

@@ -65,6 +65,9 @@ class Dispatcher:
             self.follow()
         route = self._routes.get(call.model) or await self._route(call.model)
         remaining = [route.only] if route.only is not None else route.order(self._random)
+        if self._gates.any_in_doubt:
+            now = self._gates.clock()
+            remaining.sort(key=lambda door: door.gate.in_doubt(now))
         failures: list[Failure] = []
         while remaining:
             door: Door | None = remaining[0]

@@ -12,6 +12,7 @@ from athena.router import breaker as rules
 from athena.router.admission import FairQueue, Waiter
 from athena.router.board import (
     CHANGED_AT,
+    DOUBTED_UNTIL,
     FAILURES,
     GENERATED_AT,
     LEVEL,
@@ -165,6 +166,10 @@ class Gate:
         with self.slot.locked():
             self._store(self.breaker)
         return not cells[SHUT]
+
+    def in_doubt(self, now: float) -> bool:
+        """Whether the engine is just being asked if it lives, so that another one is to be preferred."""
+        return self.cells[DOUBTED_UNTIL] > now
 
     def hand_on(self) -> None:
         """Give the slots that are free to those that wait for them here."""

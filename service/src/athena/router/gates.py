@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from athena.observability.router_metrics import BackendReading
-from athena.router.board import Board
+from athena.router.board import DOUBTED_UNTIL, Board
 from athena.router.gate import BackendState, Gate
 from athena.router.policy import concurrency, queue_length
 from athena.router.shared_gate import SharedGate
@@ -22,7 +22,7 @@ class Gates:
     """Hands out the one gate of each backend. An async context manager, entered in its event loop.
 
     `queue_seconds` is the longest that a request waits for a slot; `ollama_concurrency` is how many slots an Ollama has
-    whose backend does not say.
+    whose backend does not say. `any_in_doubt` is what `note_doubts` saw: requests need to ask nothing else as a rule.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Gates:
         self._ollama_concurrency = ollama_concurrency
         self.queue_seconds = queue_seconds
         self.clock = clock
+        self.any_in_doubt = False
         self._random = random
         self._gates: dict[tuple[BackendType, str, str], Gate] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +95,21 @@ class Gates:
             gate.limit = limit
             gate.queue.limit = queue_length(backend, limit)
         return gate
+
+    def of_engine(self, engine: BackendType, endpoint_url: str) -> list[Gate]:
+        """Return the gates of all models of one engine."""
+        return [gate for gate in self._gates.values() if gate.engine is engine and gate.endpoint_url == endpoint_url]
+
+    def doubt(self, engine: BackendType, endpoint_url: str, until: float) -> None:
+        """Prefer other engines to this one for a while; a time that has passed ends it."""
+        for gate in self.of_engine(engine, endpoint_url):
+            gate.cells[DOUBTED_UNTIL] = until
+        self.note_doubts()
+
+    def note_doubts(self) -> None:
+        """Take note of what this and other workers doubt."""
+        now = self.clock()
+        self.any_in_doubt = any(gate.in_doubt(now) for gate in self._gates.values())
 
     def keep_only(self, current: Iterable[Gate]) -> None:
         """Forget the gates of backends that are no longer in the configuration, once nothing is left at them."""

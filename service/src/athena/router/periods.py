@@ -7,7 +7,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     """All times of watching and probing, in seconds."""
 
     tick: float = 0.1
-    suspect_after: float = 0.5  # a request without a byte
+    suspect_after: float = 0.25  # a request without a byte
     suspect_again: float = 2.0  # once an engine that was suspected has answered
     silent_after: float = 4.0  # a request without a byte that says something even where nothing is known to be loaded
     reads_after: float = 1.0  # bytes before a first token that still come so long after the reply's first ones
@@ -15,6 +15,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     cut_after: float = 10.0  # silence in the middle of a stream of a backend that is out of the route
     check_every: float = 2.0  # without a sign of life
     check_within: float = 0.75
+    doubt: float = 2.0  # at most, in case nobody is left to end it
     generate_every: float = 3.0  # without a proof
     generate_within: float = 3.0
     idle_after: float = 300.0  # without a request

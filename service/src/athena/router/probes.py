@@ -103,10 +103,12 @@ class Prober:
                 if await self._asker.answers(engine, endpoint_url):
                     asked.answered_at = self._gates.clock()
                     return
+                self._gates.doubt(engine, endpoint_url, until=self._gates.clock() + self._periods.doubt)
             if not self._pace.held_up_since(begun, self._gates.clock()):
                 leave(self._gates, engine, endpoint_url, self._periods)
         finally:
             asked.asking = False
+            self._gates.doubt(engine, endpoint_url, until=0.0)
 
     # Generation
 

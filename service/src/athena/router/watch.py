@@ -77,6 +77,7 @@ class Watch:
     def _look(self) -> None:
         now = self._gates.clock()
         self._pace.tick(now)
+        self._gates.note_doubts()
         for gate in self._gates:
             if gate.flights:
                 self._look_at(gate, now)
@@ -108,6 +109,7 @@ class Watch:
         engine = (gate.engine, gate.endpoint_url)
         if engine not in self._suspects:
             self._suspects.add(engine)
+            self._gates.doubt(*engine, until=now + self._periods.doubt)
             self._tasks.start(self._confirm(*engine))
 
     async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
@@ -119,15 +121,15 @@ class Watch:
                 leave(self._gates, engine, endpoint_url, self._periods)
         finally:
             self._suspects.discard((engine, endpoint_url))
+            self._gates.doubt(engine, endpoint_url, until=0.0)
 
 
 def leave(gates: Gates, engine: BackendType, endpoint_url: str, periods: Periods) -> None:
     """Take every backend of an engine that does not answer out of the route, and move what waits there in vain."""
     now = gates.clock()
-    for gate in gates:
-        if gate.engine is engine and gate.endpoint_url == endpoint_url:
-            gate.open(now, Reason.UNREACHABLE)
-            move_elsewhere(gate, now, periods)
+    for gate in gates.of_engine(engine, endpoint_url):
+        gate.open(now, Reason.UNREACHABLE)
+        move_elsewhere(gate, now, periods)
 
 
 def move_elsewhere(gate: Gate, now: float, periods: Periods) -> None:
