@@ -166,6 +166,30 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_any_of_it_is_read() 
             assert line.receive(b"x" * 1000)
 
 
+def test_large_bodies_of_all_callers_together_hold_no_more_than_they_may() -> None:
+    body = b"x" * 2_000_000  # more than one read brings
+    with limited(all_body_bytes=3_000_000) as (application, serving):
+        with Line(serving.port) as first, Line(serving.port) as second, Line(serving.port) as small:
+            first.send(post("/wait", body))
+            until(lambda: serving.server.held == len(body))
+            second.send(post("/echo", body))
+            answer = second.rest()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer
+            assert b"3000000 bytes" in answer
+            small.send(post("/echo", b"small"))
+            assert small.receive(b"small")
+            application.let_go(serving)
+            assert first.receive(b"waited")
+        until(lambda: serving.server.held == 0)
+        with Line(serving.port, post("/echo", body)) as line:
+            assert line.receive(body)
+        with Line(serving.port, post("/echo", body)[:-1]) as line:
+            until(lambda: serving.server.held == len(body) - 1)
+        until(lambda: serving.server.held == 0)
+        assert serving.server.refused == {"out_of_room": 1}
+
+
 @pytest.mark.parametrize("endless", [b"3;x=", b"0\r\nx: "])
 def test_what_goes_on_beside_a_body_without_end_is_cut_off(endless: bytes) -> None:
     with limited(body_bytes=100_000, head_bytes=1000) as (_, serving), Line(serving.port, CHUNKED + endless) as line:

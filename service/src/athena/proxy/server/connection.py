@@ -100,6 +100,7 @@ class Connection(Reader):
         self._server.closed(self)
         self._leave(LEFT)
         self._out.clear()
+        self._release(self._held)
         self._receiving = self._pieces = None
         del self._parser  # each knows the other: the collector alone would free them, and it comes rarely
 
@@ -214,6 +215,8 @@ class Connection(Reader):
     def finished(self, exchange: Exchange) -> None:
         """Go on after an answer has been written."""
         self._current = self._task = None
+        if exchange.held:
+            self._release(exchange.held)
         if not exchange.keeps_open:
             self._close()
         elif self._waiting:

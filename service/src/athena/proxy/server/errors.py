@@ -27,6 +27,13 @@ class PayloadTooLargeError(AthenaError):
     code = "payload_too_large"
 
 
+class OutOfRoomError(UnavailableError):
+    """The large bodies of all callers together take up as much memory as the server gives them."""
+
+    title = "Out of room"
+    code = "out_of_room"
+
+
 class SlowSenderError(AthenaError):
     """The request did not arrive in time."""
 

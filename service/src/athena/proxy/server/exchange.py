@@ -37,6 +37,7 @@ class Exchange:
         "body",
         "gone",
         "headers",
+        "held",
         "method",
         "on_pause",
         "on_resume",
@@ -65,6 +66,7 @@ class Exchange:
         self.headers = headers
         self.body = b""
         self.gone = ""
+        self.held = 0  # bytes of its body that count for all bodies together
         self.answered = False
         self.over = False
         self.refusal: AthenaError | None = None

@@ -12,16 +12,18 @@ _DAY = 86_400.0
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one caller may cost: bytes, seconds and connections.
 
-    The time for a head runs from its first byte, the time for a body from the end of the head. `idle_seconds` is how
-    long a connection may stay open without a request, `unread_seconds` how long an answer may wait without the caller
-    taking any of it. `connections` is None for as many as the limit on open files allows; when all are taken, one that
-    has been idle for `way_after_seconds` gives way to a new one.
+    `all_body_bytes` bounds what the bodies that take more than one read hold together, until they are answered; smaller
+    ones are bounded by the number of connections. The time for a head runs from its first byte, the time for a body
+    from the end of the head. `idle_seconds` is how long a connection may stay open without a request, `unread_seconds`
+    how long an answer may wait without the caller taking any of it. `connections` is None for as many as the limit on
+    open files allows; when all are taken, one that has been idle for `way_after_seconds` gives way to a new one.
     """
 
     head_bytes: int = 64 * 1024
     headers: int = 100
     head_seconds: float = 15.0
     body_bytes: int = 32 * 1024 * 1024
+    all_body_bytes: int = 256 * 1024 * 1024
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
     unread_seconds: float = 20.0

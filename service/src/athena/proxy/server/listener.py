@@ -35,6 +35,7 @@ class Server:
         self.outbox = Outbox(self.loop)
         self.coalescer = Coalescer(self.loop)
         self.draining = False
+        self.held = 0  # bytes of the bodies that count for `all_body_bytes`
         self.working = 0  # requests that are being answered
         self.connections: set[Connection] = set()
         self.refused: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import httptools
 
 from athena.errors import AthenaError
-from athena.proxy.server.errors import BadRequestError, HeadTooLargeError, PayloadTooLargeError
+from athena.proxy.server.errors import BadRequestError, HeadTooLargeError, OutOfRoomError, PayloadTooLargeError
 from athena.proxy.server.exchange import CLOSE, KEEP, KEEP_HTTP_1_0, Exchange
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Reader(asyncio.Protocol):
         "_feeding",
         "_headers",
         "_headers_left",
+        "_held",
         "_loop",
         "_parser",
         "_phase",
@@ -61,6 +62,7 @@ class Reader(asyncio.Protocol):
         self._receiving: Exchange | None = None
         self._pieces: bytearray | None = None
         self._size = 0
+        self._held = 0
         self._continue_due = False
         self._upgrading = False
         self._deaf = False  # nothing that comes is looked at any more
@@ -160,10 +162,12 @@ class Reader(asyncio.Protocol):
             self._refuse_in_parser(self._too_large())
         elif self._pieces is not None:
             self._pieces += data
+            self._hold(exchange, len(data))
         elif exchange.body:
             # Not a list of the pieces: many small ones would take many times the memory of the whole.
             self._pieces = bytearray(exchange.body)
             self._pieces += data
+            self._hold(exchange, self._size)
         else:
             exchange.body = data
 
@@ -190,6 +194,22 @@ class Reader(asyncio.Protocol):
         self._take(exchange)
 
     # Receiving
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        """Count what a body holds, and refuse it where all of them hold too much."""
+        server = self._server
+        exchange.held += size
+        self._held += size
+        server.held += size
+        if server.held > server.limits.all_body_bytes:
+            detail = f"The requests under way hold {server.limits.all_body_bytes} bytes in their bodies."
+            self._refuse_in_parser(OutOfRoomError(detail, retry_after=1))
+
+    def _release(self, size: int) -> None:
+        """Give back what a body held."""
+        size = min(size, self._held)
+        self._held -= size
+        self._server.held -= size
 
     def _await_rest(self, size: int) -> None:
         """Let the sender's time begin, or go on, and hold a head without end to its size."""
