@@ -4,7 +4,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4
+DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
 all_actions=" deploy update rollback releases status verify plan backup restore scale monitoring logs unlock destroy "
 
 usage() {
@@ -15,6 +15,7 @@ environments   $(environments)
 actions
   deploy                  bring everything up, and prove it with a real question
   update                  the same for changed code or settings; says so when there is nothing to do
+  plan [--json]           show what a deployment would change, without changing it; exit code 7 if there is anything
   rollback [RELEASE]      go back to the release before, or to this one, database schema included
   releases [--json]       what was deployed when, and how it ended
   status [--json]         every part, its health, the release, and what differs from it
@@ -82,7 +83,7 @@ if [[ ! $environment =~ ^[a-z][a-z0-9_-]*$ || ! -d $root/inventory/$environment 
 fi
 if [[ $all_actions != *" $action "* ]]; then wrong_usage "there is no action '$action'."; fi
 case $action in
-  deploy | update) playbook=$root/site.yml ;;
+  deploy | update | plan) playbook=$root/site.yml ;;
   rollback) playbook=$root/rollback.yml ;;
   *) playbook=$root/playbooks/$action.yml ;;
 esac
@@ -100,7 +101,7 @@ while (($#)); do
       ;;
     -f) if [[ $action == logs ]]; then follow=yes; else wrong_usage "$action takes no -f."; fi ;;
     --yes) if [[ $action == destroy ]]; then confirmed=yes; else wrong_usage "$action takes no --yes."; fi ;;
-    --json) if [[ $action == releases || $action == status ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    --json) if [[ " plan releases status " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
       if [[ ($action != logs && $action != rollback) || -n $operand ]]; then wrong_usage "$action does not take '$1'."; fi
@@ -123,6 +124,11 @@ trap 'rm -rf "$exchange"' EXIT
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
 if [[ " deploy update rollback " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
+if [[ $action == plan ]]; then
+  ansible_arguments+=(--check --diff)
+  export ANSIBLE_CHANGES_FILE=$exchange/changes
+  if [[ $json == yes ]]; then exec 3>&1 >/dev/null; fi # nothing but the list goes to whoever reads it
+fi
 export ANSIBLE_CONFIG=$root/ansible.cfg
 cd "$root"
 result=0
@@ -139,6 +145,12 @@ if [[ -s $exchange/verdict ]]; then
   exit "$verdict"
 elif ((result)); then
   exit $FAILED
+fi
+
+if [[ $action == plan ]]; then
+  if [[ $json == yes ]]; then cat "$exchange/changes" >&3; fi
+  if [[ $(<"$exchange/changes") == "[]" ]]; then exit $DONE; fi
+  exit $PENDING
 fi
 
 if [[ -s $exchange/logs ]]; then

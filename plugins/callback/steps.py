@@ -37,7 +37,7 @@ class CallbackModule(Default):
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
         """Show what a task says, or that it changed something."""
         self._handle_warnings_and_exception(result)
-        words = str(result.result.get("msg", "")).strip()
+        words = str(result.result.get("msg", "")).strip("\n").rstrip()
         if result.task.action in SPEAKING and words:
             self._display.display(words)
         elif result.result.get("changed"):

@@ -124,6 +124,10 @@ class Environment:
         )
         return str(json.loads(shown.stdout)["current"])
 
+    def secrets(self) -> list[Path]:
+        """Return the files of the environment's secrets."""
+        return sorted((self.state / "secrets").iterdir())
+
     def releases(self) -> list[dict[str, Any]]:
         """Return the ledger's entries, oldest first."""
         entries = [json.loads(path.read_text()) for path in (self.state / "ledger").glob("*.json")]

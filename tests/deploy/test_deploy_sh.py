@@ -1,5 +1,6 @@
 """The life of one dev environment, from failed attempts to its end. The tests build on each other, in order."""
 
+import json
 import os
 import signal
 import socket
@@ -98,6 +99,32 @@ def test_the_second_deployment_changes_nothing(environment: Environment) -> None
     done = environment.run("deploy")
     assert done.code == 0, done.output
     assert done.changed == 0
+    assert len(environment.releases()) == 1
+
+
+def test_a_plan_before_the_first_deployment_tells_what_it_would_do_and_does_nothing(other: Environment) -> None:
+    done = other.run("plan")
+    assert done.code == 7, done.output
+    assert "Declare to the supervisor: admin, proxy, orchestrator" in done.output
+    assert not other.state.exists()
+
+
+def test_a_plan_says_that_there_is_nothing_to_do(environment: Environment) -> None:
+    done = environment.run("plan")
+    assert done.code == 0, done.output
+    assert "release r1 is in force" in done.output
+
+
+def test_a_plan_tells_what_another_setting_would_change_and_no_secret(environment: Environment) -> None:
+    setting = ("-e", f"athena_mlx_port={environment.ports['mlx'] + 1}")
+    done = environment.run("plan", "-vv", *setting)
+    assert done.code == 7, done.output
+    assert f"+ backend random-weights at http://127.0.0.1:{environment.ports['mlx'] + 1}" in done.output
+    assert [path.name for path in environment.secrets() if path.read_text().strip() in done.output] == []
+    listed = environment.run("plan", "--json", *setting)
+    assert listed.code == 7, listed.output
+    assert {change["role"] for change in json.loads(listed.output)} == {"supervised_service", "registration"}
+    assert environment.is_well()
     assert len(environment.releases()) == 1
 
 
@@ -230,6 +257,7 @@ def test_a_killed_run_leaves_a_lock_that_unlock_removes(environment: Environment
     with environment.start("deploy") as run:
         wait_until(lock.exists, 60)
         assert environment.run("deploy").code == 5
+        assert environment.run("plan").code == 5
         os.killpg(run.pid, signal.SIGKILL)
     locked = environment.run("deploy")
     assert locked.code == 5

@@ -52,14 +52,15 @@ class ActionModule(ActionBase):
     def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
         """Take the lock. From here on a run that ends without a word has failed and was not taken back."""
         if self._play_context.check_mode:
-            return {}
+            locked = self._lock.exists()
+            return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()} if locked else {}
         # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
         self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
         (self._state / MARKER).touch()
         try:
             self._lock.mkdir()
         except FileExistsError:
-            return {"failed": True, "verdict": LOCKED, "msg": describe_lock(self._journal(), self._lock)}
+            return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
         self._write_journal(
             {
                 "action": args["action"],
@@ -118,7 +119,7 @@ class ActionModule(ActionBase):
             return {
                 "failed": True,
                 "verdict": LOCKED,
-                "msg": describe_lock(journal, self._lock) + f"\nIts process {journal['pid']} is alive: end it first.",
+                "msg": self._describe_lock() + f"\nIts process {journal['pid']} is alive: end it first.",
             }
         if not self._play_context.check_mode:
             shutil.rmtree(self._lock)
@@ -129,6 +130,9 @@ class ActionModule(ActionBase):
     @property
     def _lock(self) -> Path:
         return self._state / "lock"
+
+    def _describe_lock(self) -> str:
+        return describe_lock(self._journal(), self._lock)
 
     def _journal(self) -> dict[str, Any] | None:
         path = self._lock / "journal.json"
