@@ -15,7 +15,7 @@ from scratch import Environment, wait_until
 pytestmark = pytest.mark.timeout(600)
 
 NOWHERE = "http://127.0.0.1:9/simple"
-NEW_REVISION = "0a1b2c3d4e5f"
+NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f", "2a1b2c3d4e5f"
 MIGRATION = '''"""Add a table that only this test knows."""
 
 import sqlalchemy as sa
@@ -26,19 +26,34 @@ down_revision = "{down_revision}"
 branch_labels = None
 depends_on = None
 
-reversible = True
-previous_code_runs = True
+reversible = {reversible}
+previous_code_runs = {previous_code_runs}
 
 
 def upgrade() -> None:
     """Add it."""
-    op.create_table("of_a_test", sa.Column("id", sa.Integer, primary_key=True))
+    op.create_table("of_a_test_{revision}", sa.Column("id", sa.Integer, primary_key=True))
 
 
 def downgrade() -> None:
     """Remove it."""
-    op.drop_table("of_a_test")
+    op.drop_table("of_a_test_{revision}")
 '''
+
+
+def add_migration(
+    environment: Environment, revision: str, after: str, *, reversible: bool = True, previous_code_runs: bool = True
+) -> None:
+    """Put a migration into the copy of the repository."""
+    file = environment.clone / "service" / "migrations" / "versions" / f"{revision}_of_a_test.py"
+    file.write_text(
+        MIGRATION.format(
+            revision=revision,
+            down_revision=after,
+            reversible=reversible,
+            previous_code_runs=previous_code_runs,
+        )
+    )
 
 
 # --- before the first deployment ------------------------------------------------------------------
@@ -225,9 +240,7 @@ def test_an_update_that_cannot_run_is_taken_back(environment: Environment) -> No
 
 
 def test_an_update_brings_code_and_schema_forward(environment: Environment) -> None:
-    before = environment.schema()
-    migration = environment.clone / "service" / "migrations" / "versions" / f"{NEW_REVISION}_of_a_test.py"
-    migration.write_text(MIGRATION.format(revision=NEW_REVISION, down_revision=before))
+    add_migration(environment, NEW_REVISION, after=environment.schema())
     done = environment.run("update")
     assert done.code == 0, done.output
     assert environment.schema() == NEW_REVISION
@@ -240,6 +253,37 @@ def test_a_rollback_brings_code_and_schema_back(environment: Environment) -> Non
     assert done.code == 0, done.output
     assert environment.schema() == first["content"]["schema"]
     assert environment.releases()[-1]["content"]["version"] == first["content"]["version"]
+    assert environment.is_well()
+
+
+def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where_the_older_code_runs_on_it(
+    environment: Environment,
+) -> None:
+    add_migration(environment, FINAL_REVISION, after=NEW_REVISION, reversible=False)
+    before = environment.releases()[-1]
+    assert environment.run("update").code == 0
+    done = environment.run("rollback")
+    assert done.code == 0, done.output
+    assert f"The schema stays at {FINAL_REVISION}" in done.output
+    assert environment.schema() == FINAL_REVISION
+    assert environment.releases()[-1]["content"]["version"] == before["content"]["version"]
+    status = environment.run("status")
+    assert status.code == 0, status.output
+    assert environment.run("plan").code == 7, "the newer code is still to be deployed"
+
+
+def test_a_rollback_over_a_migration_that_the_older_code_does_not_run_on_is_left_to_a_person(
+    environment: Environment,
+) -> None:
+    add_migration(environment, BREAKING_REVISION, after=FINAL_REVISION, reversible=False, previous_code_runs=False)
+    assert environment.run("update").code == 0
+    before = environment.releases()
+    done = environment.run("rollback")
+    assert done.code == 6, done.output
+    assert BREAKING_REVISION in done.output
+    assert f"from before {before[-1]['since']}" in done.output
+    assert environment.releases() == before
+    assert environment.schema() == BREAKING_REVISION
     assert environment.is_well()
 
 

@@ -114,7 +114,15 @@ def test_the_schema_goes_up_and_down_and_is_told(empty_database_url: str) -> Non
     assert json.loads(athena("migrate", "--show", **database).stdout) == {
         "current": before["head"],
         "head": before["head"],
+        "ahead": False,
     }
+    way = json.loads(athena("migrate", "--back-to", "93bea4659785", **database).stdout)
+    assert way["way"] == "down"
+    assert way["steps"][0]["revision"] == before["head"]
+    assert all(step["reversible"] and step["title"] for step in way["steps"])
+    unknown = athena("migrate", "--back-to", "feedbeef", **database)
+    assert unknown.returncode == 1
+    assert "feedbeef is not below" in unknown.stderr
     assert athena("migrate", "--down", "base", **database).returncode == 0
     assert json.loads(athena("migrate", "--show", **database).stdout)["current"] is None
 

@@ -114,8 +114,8 @@ def test_the_models_describe_the_schema_that_the_migrations_make(database_url: s
 def test_the_current_revision_is_told_before_and_after(empty_database_url: str) -> None:
     assert migrate.current_and_head(empty_database_url).current is None
     migrate.upgrade(empty_database_url)
-    current, head = migrate.current_and_head(empty_database_url)
-    assert current == head == migrate.head()
+    told = migrate.current_and_head(empty_database_url)
+    assert told.current == told.head == migrate.head()
 
 
 def test_two_migrators_at_once_do_not_race(empty_database_url: str) -> None:

@@ -22,11 +22,16 @@ def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to.")] = "head",
     down: Annotated[str | None, typer.Option(metavar="REVISION", help="Go back to this one, or to `base`.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the current and the newest revision as JSON.")] = False,
+    back_to: Annotated[
+        str | None,
+        typer.Option(metavar="REVISION", help="Print as JSON how the schema can go back to this one, or to `base`."),
+    ] = None,
 ) -> None:
     """Bring the schema of DATABASE_URL to a revision."""
     from alembic.util import CommandError
 
     from athena.db import migrate as migrations
+    from athena.db.way_back import way_back
     from athena.settings import DatabaseSettings
 
     url = load(DatabaseSettings).database_url.get_secret_value()
@@ -34,11 +39,14 @@ def migrate(
         with database_errors():
             if show:
                 typer.echo(json.dumps(migrations.current_and_head(url)._asdict()))
+            elif back_to is not None:
+                steps = migrations.steps_down(migrations.current_and_head(url).current, back_to)
+                typer.echo(json.dumps({"way": way_back(steps), "steps": [step._asdict() for step in steps]}))
             elif down is not None:
                 migrations.downgrade(url, down)
             else:
                 migrations.upgrade(url, revision)
-    except CommandError as error:
+    except (CommandError, migrations.UnknownRevisionError) as error:
         raise InvalidInputError(f"no such step: {error}") from None
 
 

@@ -15,13 +15,22 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from athena.db.session import CONNECT_ARGUMENTS, sqlalchemy_url
+from athena.db.way_back import Step
 
 
 class Revisions(NamedTuple):
-    """Where a database is (None: nothing there yet) and where this code wants it."""
+    """Where a database is (None: nothing there yet) and where this code wants it.
+
+    `ahead` says that a newer release has been there: this code does not know the revision.
+    """
 
     current: str | None
     head: str
+    ahead: bool = False
+
+
+class UnknownRevisionError(Exception):
+    """There is no way from where the database is to the revision that was named; the text says why."""
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -46,7 +55,27 @@ def current_and_head(url: str) -> Revisions:
     """Return the revision of the database at `url` and the newest one of this code."""
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, connect_args=CONNECT_ARGUMENTS)
     with engine.connect() as connection:
-        return Revisions(MigrationContext.configure(connection).get_current_revision(), head())
+        current = MigrationContext.configure(connection).get_current_revision()
+    return Revisions(current, head(), ahead=current is not None and current not in revisions())
+
+
+def steps_down(current: str | None, revision: str) -> list[Step]:
+    """Return the migrations between two revisions (`base`: before the first), the newest first.
+
+    Raises UnknownRevisionError where this code does not know them, or `revision` is not below `current`.
+    """
+    steps: list[Step] = []
+    below: str | None = current
+    while below is not None and below != revision:
+        script = scripts().get_revision(below) if below in revisions() else None
+        if script is None:
+            raise UnknownRevisionError(f"this release does not know the revision {below}; ask the one that made it")
+        module = script.module
+        steps.append(Step(below, script.doc, module.reversible, module.previous_code_runs))
+        below = script.down_revision if isinstance(script.down_revision, str) else None
+    if below is None and revision != "base":
+        raise UnknownRevisionError(f"{revision} is not below the database's revision, {current or 'none'}")
+    return steps
 
 
 def scripts() -> ScriptDirectory:
