@@ -62,7 +62,7 @@ find_python() {
 prepare_tools() {
   local python
   python=$(find_python)
-  if [[ ! -f $root/.venv/complete ]]; then echo "Installing the tools (once for each clone) …"; fi
+  if [[ ! -f $root/.venv/complete ]]; then echo "Installing the tools (once for each clone) …" >&2; fi
   PYTHON=$python "$root/bootstrap/venv" "$root/.venv" "$root/locks/tools.txt" || exit $FAILED
   # shellcheck source=bootstrap/uv-settings.sh
   source "$root/bootstrap/uv-settings.sh"

@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
     def _op_step(self, args: dict[str, Any]) -> dict[str, Any]:
         """Note that a step begins."""
         journal = self._journal()
-        if journal is not None:
+        if journal is not None and not self._play_context.check_mode:  # it may be another run's
             journal["steps"].append({"step": args["step"], "at": _now()})
             self._write_journal(journal)
         return {"msg": args["message"]}
@@ -84,7 +84,7 @@ class ActionModule(ActionBase):
     def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock."""
         journal = self._journal()
-        if journal is None:
+        if journal is None or self._play_context.check_mode:
             return {"recorded": None}
         releases = self._releases()
         active = _active(releases)

@@ -66,6 +66,16 @@ def connect(folder, supervisord):
     return supervisor, False
 
 
+def stopped(folder, names):
+    """Return those of the programs that do not run, without starting anything."""
+    supervisor = xmlrpc.client.ServerProxy("http://localhost", transport=UnixTransport(str(folder / "sock"))).supervisor
+    try:
+        running = {info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] in ALIVE}
+    except OSError:
+        running = set()
+    return set(names) - running
+
+
 def is_written(path, declaration):
     return path.exists() and path.read_text() == declaration
 
@@ -116,7 +126,7 @@ def main():
     differing = {name for name, text in declarations.items() if not is_written(path(name), text)}
     present = {name for name in absent if path(name).exists()}
     if module.check_mode:
-        module.exit_json(changed=bool(differing or present), started=[])
+        module.exit_json(changed=bool(differing or present or stopped(folder, declarations)), started=[])
     for name in differing:
         write(path(name), declarations[name])
     for name in present:

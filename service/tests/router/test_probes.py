@@ -129,6 +129,24 @@ async def test_an_engine_in_doubt_gets_no_more_requests_while_there_is_another(b
     assert not services.gates.any_in_doubt
 
 
+async def test_an_engine_in_doubt_is_asked_where_the_others_are_all_at_work(bench: Bench, watched: Watched) -> None:
+    hung, busy = await bench.engine(behaviour := Engine()), await bench.engine(other := Engine())
+    behaviour.answers = False
+    services = await watched(
+        row(1, hung.url, engine="openai"),
+        row(2, busy.url, engine="openai", priority=1, max_concurrency=1),
+        periods=LONG_DOUBT,
+    )
+    first = asyncio.create_task(answer(services, call()))
+    await until(lambda: services.gates.any_in_doubt)
+    other.thinks = 0.3
+    second, third = (asyncio.create_task(answer(services, call())) for _ in range(2))
+    await until(lambda: prompts_at(hung) == 2)
+    assert prompts_at(busy) == 1
+    for waiting in (first, second, third):
+        assert await waiting == SAID
+
+
 async def test_a_doubt_ends_when_the_engine_answers(bench: Bench, watched: Watched) -> None:
     slow, other = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
     behaviour.thinks = 0.3

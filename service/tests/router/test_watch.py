@@ -259,6 +259,18 @@ async def test_a_stream_that_has_stopped_is_cut_where_its_engine_is_out_and_one_
     assert not flowing.upstream.over
 
 
+async def test_a_stream_that_begins_when_its_engine_comes_back_is_not_cut(looked: Looked) -> None:
+    late = looked.request()
+    late.movable = False
+    leave_out(looked, Reason.UNREACHABLE)
+    looked.clock.now += 60
+    await late.token()
+    move_elsewhere(looked.gate, looked.clock.now, looked.periods)  # before anybody looked
+    assert not late.upstream.over
+    move(looked)
+    assert not late.upstream.over
+
+
 async def test_a_stream_at_a_backend_whose_requests_fail_now_and_then_is_left_to_its_own_limits(
     looked: Looked,
 ) -> None:

@@ -65,14 +65,13 @@ class Dispatcher:
             self.follow()
         route = self._routes.get(call.model) or await self._route(call.model)
         remaining = [route.only] if route.only is not None else route.order(self._random)
-        if self._gates.any_in_doubt:
-            now = self._gates.clock()
-            remaining.sort(key=lambda door: door.gate.in_doubt(now))
         failures: list[Failure] = []
         while remaining:
-            door: Door | None = remaining[0]
-            if not remaining[0].gate.try_enter():
-                door = await self._admit(call, remaining)
+            door = self._enter_past_doubt(remaining) if self._gates.any_in_doubt else None
+            if door is None:
+                door = remaining[0]
+                if not door.gate.try_enter():
+                    door = await self._admit(call, remaining)
             if door is None:
                 break
             remaining.remove(door)
@@ -132,6 +131,13 @@ class Dispatcher:
         return route
 
     # Coming to a slot
+
+    def _enter_past_doubt(self, doors: Sequence[Door]) -> Door | None:
+        """Enter, in place of a first door that is in doubt, another one that has a slot free at once."""
+        now = self._gates.clock()
+        if not doors[0].gate.in_doubt(now):
+            return None
+        return next((door for door in doors if not door.gate.in_doubt(now) and door.gate.try_enter()), None)
 
     async def _admit(self, call: Call, doors: Sequence[Door]) -> Door | None:
         """Return a door whose gate was entered, after having waited for it if need be; None where none is in use.

@@ -87,9 +87,10 @@ class Watch:
 
     def _look_at(self, gate: Gate, now: float) -> None:
         cells = gate.cells
-        if cells[STATE] == State.OPEN:
-            move_elsewhere(gate, now, self._periods)
         sight = look_at(gate, now, self._periods)
+        # What has come while this process was held up is still to be read.
+        if cells[STATE] == State.OPEN and not self._pace.held_up_since(now - self._periods.move_after, now):
+            move_elsewhere(gate, now, self._periods)
         if sight.progress:
             cells[PROGRESS_AT] = now
         for seen, cell in ((sight.busy, BUSY_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)):
@@ -144,9 +145,10 @@ def move_elsewhere(gate: Gate, now: float, periods: Periods) -> None:
     for flight in tuple(gate.flights):
         if flight.begun >= breaker.changed_at:
             continue
+        came = not flight.waits_for_first_token and flight.upstream.progressed(now)
         silence = now - max(flight.begun, flight.upstream.heard_at)
         if not flight.waits_for_first_token:
-            if silence >= periods.cut_after:
+            if not came and silence >= periods.cut_after:
                 flight.upstream.expire("the engine does not answer; its stream has stopped")
         elif flight.movable and (
             # A head is soon written: mlx_lm.server sends it before it has even begun.

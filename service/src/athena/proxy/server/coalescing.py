@@ -35,6 +35,10 @@ class Coalescer:
         self._held_since = 0.0
         self._looked_at = 0  # pieces that had come when it was looked last
 
+    def note(self) -> None:
+        """Take note of a piece that joins others which are held."""
+        self._came += 1
+
     def holds(self, now: float, before: float, write: Callable[[], None]) -> bool:
         """Return whether a piece that has come `now` is to be held; `write` is then called in a moment.
 

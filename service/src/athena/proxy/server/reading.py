@@ -277,6 +277,9 @@ class Reader(asyncio.Protocol):
         self._size = 0
         self._server.watches.head.drop(self)
         self._server.watches.body.drop(self)
+        if exchange is not None:
+            self._release(exchange.held)
+            exchange.held = 0
         return exchange
 
 
