@@ -5,6 +5,7 @@ import http.client
 import os
 import socket
 import subprocess
+import time
 import xmlrpc.client
 from pathlib import Path
 
@@ -24,6 +25,7 @@ options:
 """
 ALIVE = ("RUNNING", "STARTING")
 STOP_SECONDS = 60
+STILL_RUNNING = 91  # supervisord's fault
 # Nothing else of the person who deploys reaches a service.
 KEPT_VARIABLES = ("PATH", "HOME", "SSL_CERT_FILE")
 
@@ -92,11 +94,25 @@ def apply(supervisor, wanted):
     """Make the supervisor do what its files say of these programs; return those that this changed."""
     added, changed, removed = (set(names) & wanted for names in supervisor.reloadConfig()[0])
     for name in changed | removed:
-        supervisor.stopProcessGroup(name)
-        supervisor.removeProcessGroup(name)
+        remove(supervisor, name)
     for name in added | changed:
         supervisor.addProcessGroup(name)
     return added | changed | removed
+
+
+def remove(supervisor, name):
+    """Stop a program and forget it. One that dies again and again may be started anew between the two calls."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        supervisor.stopProcessGroup(name)
+        try:
+            supervisor.removeProcessGroup(name)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != STILL_RUNNING or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.1)
 
 
 def start(supervisor, names):
