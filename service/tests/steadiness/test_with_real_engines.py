@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -120,18 +121,37 @@ async def test_a_real_engine_that_is_frozen_leaves_the_route_within_10_seconds_a
         await until(lambda: callers.serves(REAL), BACK_WITHIN)
 
 
+def has_worked(engine: EngineServer, since: float) -> bool:
+    """Whether an engine has used a fair amount of processor time since it had used so much."""
+    return engine.cpu_seconds() - since > WORK
+
+
+async def at_work(served: Served) -> tuple[Caller, float]:
+    """Return a caller whose reply the engine is writing, and how long it took to see that."""
+    for _ in range(4):
+        caller = Caller(served.proxy.url)
+        reader = await served.send_endless(caller)
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(200)
+        used, began = served.engine.cpu_seconds(), time.monotonic()
+        try:
+            await until(partial(has_worked, served.engine, used), 8)
+        except AssertionError:
+            caller.leave()  # what a random model writes may end after all
+        else:
+            return caller, time.monotonic() - began
+    raise AssertionError("the engine ended every reply early")
+
+
 async def test_a_real_engine_stops_generating_when_its_caller_leaves(served: Served) -> None:
     engine = served.engine
-    caller = Caller(served.proxy.url)
-    reader = await served.send_endless(caller)
-    await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(200)
-    used, began = engine.cpu_seconds(), time.monotonic()
-    await until(lambda: engine.cpu_seconds() - used > WORK, 20)
-    seconds = time.monotonic() - began
+    caller, seconds = await at_work(served)
     caller.leave()
     await asyncio.sleep(0.3)
-    used = engine.cpu_seconds()
-    await asyncio.sleep(seconds)
-    assert engine.cpu_seconds() - used < WORK / 2  # the proxy itself may have asked for a token meanwhile
+    worked = []
+    for _ in range(3):  # the proxy itself may ask for a token meanwhile
+        used = engine.cpu_seconds()
+        await asyncio.sleep(seconds)
+        worked.append(engine.cpu_seconds() - used)
+    assert min(worked) < WORK / 2, worked
     assert (await served.ask(1)).backend == REAL
