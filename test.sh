@@ -136,7 +136,7 @@ locks_match_their_inputs() {
   # An upgrade of a package that is not there leaves every pin that still fits as it is.
   "$work/locks/locks/compile" no-such-package || return 1
   local lock differ=0
-  for lock in locks/*.txt service/requirements.txt roles/*/files/*requirements.txt; do
+  for lock in locks/*.txt service/requirements*.txt roles/*/files/*requirements.txt; do
     diff --unified=1 "$lock" "$work/locks/$lock" || differ=1
   done
   return $differ
