@@ -1,0 +1,135 @@
+#!/usr/bin/python
+"""Say what speaks against using a PostgreSQL database, all at once, without changing anything."""
+
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+
+try:
+    import psycopg
+except ImportError:
+    psycopg = None
+
+DOCUMENTATION = """
+module: database_look
+short_description: List what speaks against using a PostgreSQL database
+options:
+  url: {description: "The database, as postgresql://USER:PASSWORD@HOST:PORT/NAME.", type: str, required: true}
+  tls: {description: Whether TLS must protect the connection., type: bool, required: true}
+  oldest_version: {description: The oldest major version that will do., type: int, required: true}
+"""
+CONNECT_SECONDS = 5
+FORM = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
+PROTECTED = ("require", "verify-ca", "verify-full")
+LOOK = """
+SELECT
+    current_setting('server_version_num')::int / 10000,
+    current_setting('server_version'),
+    current_user,
+    current_database(),
+    current_schema(),
+    has_schema_privilege(current_schema(), 'CREATE'),
+    current_setting('transaction_read_only')::bool,
+    (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()),
+    current_setting('server_encoding')
+"""
+
+
+def check_url(url, tls):
+    """Name what is missing in the URL itself."""
+    try:
+        parts = urlsplit(url)
+        missing = [
+            name
+            for name, value in (
+                ("USER", parts.username),
+                ("PASSWORD", parts.password),
+                ("HOST", parts.hostname),
+                ("NAME", parts.path.strip("/")),
+            )
+            if not value
+        ]
+        modes = parse_qs(parts.query).get("sslmode", [])
+        port = parts.port or 5432
+    except ValueError:
+        parts, missing, modes, port = None, [], [], 0
+    if parts is None or parts.scheme not in ("postgresql", "postgres") or not port:
+        yield f"The URL is not one of PostgreSQL. Give {FORM}, with %-codes for @ : / % ? in the password."
+        return
+    if missing:
+        yield f"The URL has no {', no '.join(missing)}. Give {FORM}."
+    if tls and (not modes or modes[-1] not in PROTECTED):
+        yield (
+            f"The URL does not insist on TLS (sslmode={modes[-1] if modes else 'prefer'}). Append "
+            "?sslmode=verify-full&sslrootcert=FILE with the server's CA certificate; without one, ?sslmode=require."
+        )
+
+
+def check_server(url, tls, oldest_version):
+    """Name what the server says against it; where it does not answer, that alone."""
+    try:
+        with psycopg.connect(url, connect_timeout=CONNECT_SECONDS, application_name="athena-look") as connection:
+            row = connection.execute(LOOK).fetchone()
+    except psycopg.Error as error:
+        yield f"The database does not let us in. {remedy(' '.join(str(error).split()))}"
+        return
+    major, version, user, database, schema, may_create, read_only, protected, encoding = row
+    if major < oldest_version:
+        yield f"PostgreSQL {version} is too old: {oldest_version} or newer is needed. Upgrade it, or name another."
+    if tls and not protected:
+        yield "The connection is not protected by TLS. Switch it on in the server: ssl = on, hostssl in pg_hba.conf."
+    if read_only:
+        yield f"The database {database} can only be read: it is a standby, or read-only by default. Name the primary."
+    if schema is None:
+        yield f"The role {user} has no schema: CREATE SCHEMA AUTHORIZATION {user}, or mend its search_path."
+    elif not may_create:
+        grant = f"GRANT CREATE ON SCHEMA {schema} TO {user}"
+        yield f"The role {user} may not make tables in the schema {schema}. As its owner: {grant};"
+    if encoding != "UTF8":
+        yield f"The database {database} is encoded in {encoding}. Make one with ENCODING 'UTF8' TEMPLATE template0."
+
+
+def remedy(said):
+    """Return what the driver said, with what to do about it."""
+    for words, advice in (
+        ("password authentication failed", "Mend user and password in the URL."),
+        ("no pg_hba.conf entry", "Let this host and role in with a line of pg_hba.conf; it may ask for TLS (hostssl)."),
+        ("certificate", "Name the server's CA certificate in sslrootcert, and the host as its certificate does."),
+        ("does not exist", "Make it, or mend the URL."),
+        ("does not support SSL", "Switch TLS on in the server (ssl = on)."),
+    ):
+        if words in said:
+            return f"{said}. {advice}"
+    return f"{said}. See that the server runs, listens on that address and port, and that no firewall is between."
+
+
+def main():
+    """Look, and answer with the list."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True, "no_log": True},
+            "tls": {"type": "bool", "required": True},
+            "oldest_version": {"type": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    url, tls, oldest_version = (module.params[name] for name in ("url", "tls", "oldest_version"))
+    url = url.strip()
+    hide_password(module, url)
+    problems = list(check_url(url, tls))
+    if psycopg is None:
+        problems.append("This Python has no psycopg. Name that of a service package in postgresql_external_python.")
+    elif not problems or "insist on TLS" in problems[0]:
+        problems += check_server(url, tls, oldest_version)
+    module.exit_json(changed=False, problems=problems)
+
+
+def hide_password(module, url):
+    """Keep the password out of the answer, whatever a driver quotes of the URL."""
+    _, _, rest = url.partition("://")
+    _, _, password = rest.rpartition("@")[0].partition(":")
+    module.no_log_values.update(text for text in (password, unquote(password)) if text)
+
+
+if __name__ == "__main__":
+    main()
