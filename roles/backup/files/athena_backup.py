@@ -1,0 +1,410 @@
+#!/usr/bin/python3
+"""Back up one PostgreSQL database, prove that a backup can be restored, and restore it.
+
+usage: athena-backup make | list | verify ID | restore ID     (ID as `list` shows it, or `latest`)
+
+Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
+ID.json, its manifest, which is written last: a dump without one is not a backup. The manifest says what every table
+held in the very snapshot that was dumped, so that a restored database can be compared with it, not with the live one.
+Answers are JSON; a refusal is a sentence on standard error and exit code 1, and then nothing was changed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+SETTINGS_FILE = Path("/etc/athena-backup.json")
+LOCK_SECONDS = 600
+PART = ".part"
+# Rows are compared as text, which must not depend on anybody's settings.
+SESSION = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"
+TABLES = """
+SELECT format('%I.%I', schema.nspname, relation.relname)
+FROM pg_class AS relation JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
+WHERE relation.relkind = 'r' AND schema.nspname <> 'information_schema' AND schema.nspname NOT LIKE 'pg\\_%'
+ORDER BY 1
+"""
+# A sum does not depend on the order of the rows, and needs no memory.
+CONTENT = """
+SELECT count(*), coalesce(sum(('x' || left(md5(a_row::text), 16))::bit(64)::bigint::numeric), 0)::text
+FROM ONLY {} AS a_row
+"""
+PROPERTIES = """
+SELECT datname AS name, pg_get_userbyid(datdba) AS owner, pg_encoding_to_char(encoding) AS encoding,
+    datcollate AS "collate", datctype AS ctype, pg_database_size(oid) AS bytes,
+    current_setting('server_version') AS server_version,
+    (SELECT json_agg(json_build_object('to', CASE grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(grantee) END,
+        'privilege', privilege_type)) FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))) AS grants
+FROM pg_database WHERE datname = current_database()
+"""
+END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+
+
+class RefusedError(Exception):
+    """Something that was asked for cannot be done; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the deployment wrote to the settings file."""
+
+    database: str
+    port: int
+    socket_dir: str
+    folder: Path
+    keep: int
+    reserve_bytes: int
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Read the settings file."""
+        values = json.loads(SETTINGS_FILE.read_text())
+        return cls(**{**values, "folder": Path(values["folder"])})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup is, and what the database held."""
+
+    id: str
+    made_at: str
+    size: int
+    sha256: str
+    properties: dict[str, Any]
+    tables: dict[str, list[Any]]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what `make` wrote."""
+    try:
+        return Manifest(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise RefusedError(f"{path} is not a manifest ({error}); move it away, its backup is of no use.") from None
+
+
+class Backups:
+    """The backups of one database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all complete backups, oldest first."""
+        read = [read_manifest(path) for path in self._settings.folder.glob("*.json")]
+        return sorted((one for one in read if self.path(one).exists()), key=lambda one: (one.made_at, one.id))
+
+    def path(self, manifest: Manifest) -> Path:
+        """Return the file of a backup."""
+        return self._settings.folder / f"{manifest.id}.dump"
+
+    def find(self, wanted: str) -> Manifest:
+        """Return the manifest of a backup whose file is whole; refuse any other."""
+        there = self.manifests()
+        found = there[-1:] if wanted == "latest" else [one for one in there if one.id == wanted]
+        if not found:
+            known = ", ".join(one.id for one in there) or "none"
+            raise RefusedError(f"{self._settings.folder} has no backup {wanted}. There is: {known}.")
+        manifest, path = found[0], self.path(found[0])
+        if path.stat().st_size != manifest.size or digest(path) != manifest.sha256:
+            raise RefusedError(
+                f"{path} is damaged: it is not what was written at {manifest.made_at}. "
+                "Take another (athena-backup list), or bring this one back from a copy."
+            )
+        return manifest
+
+    def make(self) -> dict[str, Any]:
+        """Dump the database, and write down what it held in the same snapshot."""
+        folder = self._settings.folder
+        for left_over in folder.glob(f"*{PART}"):
+            left_over.unlink()
+        with connection(self._settings, self._settings.database) as database:
+            database.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            cursor = database.cursor()
+            properties = one_row(cursor, PROPERTIES)
+            # A dump is compressed, and has no indexes: it never needs as much as this.
+            need_space(folder, properties["bytes"], self._settings)
+            name, now = self._unused_id()
+            part = folder / f"{name}.dump{PART}"
+            snapshot = one_row(cursor, "SELECT pg_export_snapshot() AS id")["id"]
+            try:
+                self._run("pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={part}", properties["name"])
+                tables = contents(cursor)
+                sync(part)
+                manifest = Manifest(name, now, part.stat().st_size, digest(part), properties, tables)
+                self._complete(part, manifest)
+            finally:
+                part.unlink(missing_ok=True)
+        self._prune()
+        return self._described(manifest)
+
+    def _unused_id(self) -> tuple[str, str]:
+        while True:
+            now = datetime.now(UTC)
+            name = f"{self._settings.database}-{now:%Y%m%dT%H%M%SZ}"
+            if not (self._settings.folder / f"{name}.dump").exists():
+                return name, now.isoformat(timespec="seconds")
+            time.sleep(0.1)
+
+    def _complete(self, part: Path, manifest: Manifest) -> None:
+        description = self._settings.folder / f"{manifest.id}.json"
+        unfinished = description.with_name(description.name + PART)
+        unfinished.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+        sync(unfinished)
+        part.rename(self.path(manifest))
+        unfinished.rename(description)
+        sync(self._settings.folder)
+
+    def _prune(self) -> None:
+        for manifest in self.manifests()[: -self._settings.keep]:
+            (self._settings.folder / f"{manifest.id}.json").unlink()
+            self.path(manifest).unlink()
+
+    def _described(self, manifest: Manifest) -> dict[str, Any]:
+        return {
+            "id": manifest.id,
+            "path": str(self.path(manifest)),
+            "made_at": manifest.made_at,
+            "size": manifest.size,
+            "sha256": manifest.sha256,
+            "tables": len(manifest.tables),
+            "rows": sum(rows for rows, _ in manifest.tables.values()),
+        }
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Describe every backup, oldest first."""
+        return [self._described(manifest) for manifest in self.manifests()]
+
+    def verify(self, wanted: str) -> dict[str, Any]:
+        """Restore a backup beside the live database, compare it with its manifest, and drop it again."""
+        manifest = self.find(wanted)
+        with self._restored(manifest):
+            return self._described(manifest)
+
+    def restore(self, wanted: str) -> dict[str, Any]:
+        """Put a backup in the place of the live database, which stays under another name."""
+        manifest = self.find(wanted)
+        with self._restored(manifest) as scratch:
+            previous = f"{self._settings.database}_before_{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+            replaced = self._swap(scratch, previous, manifest)
+        return {**self._described(manifest), "previous": previous if replaced else ""}
+
+    @contextmanager
+    def _restored(self, manifest: Manifest) -> Iterator[str]:
+        """Have the backup restored and compared in a database of its own, which is dropped unless it was renamed."""
+        scratch = f"{self._settings.database}_scratch"
+        with connection(self._settings, "postgres") as server:
+            server.autocommit = True
+            cursor = server.cursor()
+            folder = Path(one_row(cursor, "SELECT current_setting('data_directory') AS path")["path"])
+            need_space(folder, manifest.properties["bytes"], self._settings)
+            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(scratch))
+            cursor.execute(drop)  # what a killed run left
+            create(cursor, scratch, manifest)
+            try:
+                path = str(self.path(manifest))
+                self._run("pg_restore", "--exit-on-error", "--single-transaction", f"--dbname={scratch}", path)
+                with connection(self._settings, scratch) as restored:
+                    compare(manifest, contents(restored.cursor()))
+                yield scratch
+            finally:
+                cursor.execute(drop)
+
+    def _swap(self, scratch: str, previous: str, manifest: Manifest) -> bool:
+        """Rename the live database away and the scratch one to its name; return whether there was a live one."""
+        live = self._settings.database
+        with connection(self._settings, "postgres") as server:
+            server.autocommit = True
+            cursor = server.cursor()
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (live,))
+            exists = bool(cursor.rowcount)
+            grant(cursor, scratch, manifest)
+            try:
+                if exists:
+                    command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS false", live)
+                    cursor.execute(END_SESSIONS, (live,))
+                cursor.execute("BEGIN")
+                if exists:
+                    command(cursor, "ALTER DATABASE {} RENAME TO {}", live, previous)
+                command(cursor, "ALTER DATABASE {} RENAME TO {}", scratch, live)
+                cursor.execute("COMMIT")
+            except psycopg2.Error:
+                cursor.execute("ROLLBACK")
+                raise
+            finally:
+                if exists:
+                    cursor.execute("SELECT FROM pg_database WHERE datname = %s", (previous,))
+                    command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", previous if cursor.rowcount else live)
+        return exists
+
+    def _run(self, program: str, *arguments: str) -> None:
+        where = [f"--host={self._settings.socket_dir}", f"--port={self._settings.port}", "--no-password"]
+        done = subprocess.run([program, *where, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RefusedError(f"{program} failed: {done.stderr.strip()}")
+
+
+# --- the database -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connection(settings: Settings, database: str) -> Iterator[Any]:
+    """Connect to a database as its superuser, over the socket."""
+    opened = psycopg2.connect(
+        host=settings.socket_dir,
+        port=settings.port,
+        dbname=database,
+        user="postgres",
+        application_name="athena-backup",
+        options=SESSION,
+    )
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def one_row(cursor: Any, query: str) -> dict[str, Any]:
+    """Return the one row of a query, by column."""
+    cursor.execute(query)
+    return dict(zip((column.name for column in cursor.description), cursor.fetchone(), strict=True))
+
+
+def command(cursor: Any, text: str, *names: str) -> None:
+    """Execute a statement that takes names."""
+    cursor.execute(sql.SQL(text).format(*map(sql.Identifier, names)))
+
+
+def contents(cursor: Any) -> dict[str, list[Any]]:
+    """Return the number of rows of each table, and a checksum over them."""
+    cursor.execute(TABLES)
+    found = {}
+    for (table,) in cursor.fetchall():
+        cursor.execute(CONTENT.format(table))
+        found[table] = list(cursor.fetchone())
+    return found
+
+
+def compare(manifest: Manifest, found: dict[str, list[Any]]) -> None:
+    """Refuse a restored database that is not what the manifest says."""
+    differences = [
+        f"{table} is {describe(found.get(table))}, not {describe(manifest.tables.get(table))}"
+        for table in sorted({*found, *manifest.tables})
+        if found.get(table) != manifest.tables.get(table)
+    ]
+    if differences:
+        raise RefusedError(f"{manifest.id} does not restore to what it was made of: {'; '.join(differences)}.")
+
+
+def describe(content: list[Any] | None) -> str:
+    """Say what a table holds."""
+    return "not there" if content is None else f"{content[0]} rows with checksum {content[1]}"
+
+
+def create(cursor: Any, name: str, manifest: Manifest) -> None:
+    """Make an empty database that is like the one of the backup, and that nobody else can enter."""
+    made_like = manifest.properties
+    cursor.execute(
+        sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(
+            sql.Identifier(name),
+            sql.Identifier(made_like["owner"]),
+            *(sql.Literal(made_like[key]) for key in ("encoding", "collate", "ctype")),
+        )
+    )
+    command(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", name)
+
+
+def grant(cursor: Any, name: str, manifest: Manifest) -> None:
+    """Let into a database whom the backup's one let in."""
+    for entry in manifest.properties["grants"]:
+        to = sql.SQL("PUBLIC") if entry["to"] is None else sql.Identifier(entry["to"])
+        statement = sql.SQL("GRANT {} ON DATABASE {} TO {}")
+        cursor.execute(statement.format(sql.SQL(entry["privilege"]), sql.Identifier(name), to))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def need_space(folder: Path, size: int, settings: Settings) -> None:
+    """Refuse what would fill a disk."""
+    free, needed = shutil.disk_usage(folder).free, size + settings.reserve_bytes
+    if free < needed:
+        raise RefusedError(
+            f"{folder} has {free >> 20} MiB free, {needed >> 20} are needed, with backup_reserve_bytes. "
+            "Make room there, or keep fewer backups (backup_keep)."
+        )
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the backups, after whoever is at work."""
+    if not settings.folder.is_dir():
+        raise RefusedError(f"{settings.folder} is not there; deploy the role backup again.")
+    with (settings.folder / ".lock").open("w") as lock:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RefusedError(f"another athena-backup is at work, for {LOCK_SECONDS} s already") from None
+                time.sleep(0.2)
+        yield
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the command line says."""
+    os.umask(0o077)
+    try:
+        settings = Settings.load()
+        backups = Backups(settings)
+        match arguments:
+            case ["list"]:
+                answer: Any = backups.listing()
+            case ["make"]:
+                with alone(settings):
+                    answer = backups.make()
+            case ["verify", wanted]:
+                with alone(settings):
+                    answer = backups.verify(wanted)
+            case ["restore", wanted]:
+                with alone(settings):
+                    answer = backups.restore(wanted)
+            case _:
+                sys.exit(__doc__)
+    except (RefusedError, OSError, psycopg2.Error) as error:
+        sys.exit(f"athena-backup: {str(error).strip()}")
+    print(json.dumps(answer, indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
