@@ -1,0 +1,122 @@
+"""Backups as the operator lives with them: what one leaves, what is refused, what a restoration brings back."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
+
+BACKUPS = "/var/backups/athena-postgresql"
+
+
+@pytest.fixture
+def said(host: Host) -> dict[str, Any]:
+    """What the roles answered to the play before."""
+    name = host.ansible.get_variables()["inventory_hostname"]
+    file = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / name / "backup.json"
+    answer: dict[str, Any] = json.loads(file.read_text())
+    return answer
+
+
+def backup(host: Host, *arguments: str) -> CommandResult:
+    return host.run("runuser -u postgres -- athena-backup " + " ".join(arguments))
+
+
+def databases(host: Host) -> set[str]:
+    query = "SELECT datname FROM pg_database WHERE NOT datistemplate"
+    return set(ask(host, query, "postgres").splitlines())
+
+
+def ask(host: Host, query: str, database: str = "athena") -> str:
+    psql = "runuser -u postgres -- psql --no-align --tuples-only"
+    output: str = host.check_output(f"{psql} --command %s %s", query, database)
+    return output
+
+
+def test_a_backup_is_what_was_said_and_nobody_elses_to_read(host: Host, said: dict[str, Any]) -> None:
+    made = said["made"]
+    file = host.file(made["path"])
+    assert (file.user, file.mode, file.size) == ("postgres", 0o600, made["size"])
+    assert hashlib.sha256(file.content).hexdigest() == made["sha256"]
+    assert host.file(BACKUPS).mode == 0o700
+    assert host.check_output(f"find {BACKUPS} -type f -perm /077") == ""
+
+
+def test_the_proof_saw_every_table(host: Host, said: dict[str, Any]) -> None:
+    tables = ask(host, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    assert said["verified"]["tables"] == said["made"]["tables"] == int(tables)
+
+
+def test_what_was_lost_is_back_with_its_rights(host: Host) -> None:
+    assert ask(host, "SELECT model_name FROM llm_backends") == "phi3:mini"
+    assert ask(host, "SELECT action FROM config_audit_log") == "create"
+    assert ask(host, "SELECT has_table_privilege('athena_app', 'config_audit_log', 'INSERT')") == "t"
+    assert "athena_app=arwd/athena_owner" in ask(host, "SELECT defaclacl FROM pg_default_acl WHERE defaclobjtype = 'r'")
+    assert ask(host, "SELECT has_database_privilege('athena_app', 'athena', 'CONNECT')") == "t"
+    public = "SELECT count(*) FROM pg_database, aclexplode(datacl) WHERE datname = 'athena' AND grantee = 0"
+    assert ask(host, public) == "0"
+
+
+def test_the_damaged_database_is_kept(host: Host, said: dict[str, Any]) -> None:
+    assert databases(host) == {"athena", "postgres", said["restored"]["previous"]}
+    assert ask(host, "SELECT count(*) FROM llm_backends", said["restored"]["previous"]) == "0"
+
+
+def test_a_backup_that_is_not_there_is_refused(host: Host) -> None:
+    before = databases(host)
+    for action in ("verify", "restore"):
+        refused = backup(host, action, "athena-20200101T000000Z")
+        assert refused.rc == 1
+        assert "has no backup athena-20200101T000000Z. There is: athena-2" in refused.stderr
+    assert databases(host) == before
+
+
+def test_a_damaged_backup_is_refused(host: Host) -> None:
+    made = json.loads(backup(host, "make").stdout)
+    host.check_output(f"printf x | dd conv=notrunc bs=1 seek=2000 of={made['path']}")
+    before = databases(host)
+    refused = backup(host, "restore", made["id"])
+    assert refused.rc == 1
+    assert "is damaged" in refused.stderr
+    assert databases(host) == before
+    host.check_output(f"rm {made['path']} {BACKUPS}/{made['id']}.json")
+
+
+def test_a_backup_that_does_not_restore_to_what_it_was_made_of_is_refused(host: Host) -> None:
+    made = json.loads(backup(host, "make").stdout)
+    description = f"{BACKUPS}/{made['id']}.json"
+    manifest = json.loads(host.file(description).content_string)
+    manifest["tables"]["public.llm_backends"][0] += 1
+    host.check_output("printf %%s %s >%s", json.dumps(manifest), description)
+    before = databases(host)
+    refused = backup(host, "restore", made["id"])
+    assert refused.rc == 1
+    assert "public.llm_backends is 1 rows" in refused.stderr
+    assert databases(host) == before
+    host.check_output(f"rm {made['path']} {description}")
+
+
+def test_a_full_disk_is_refused_and_leaves_the_backups_as_they_are(host: Host) -> None:
+    host.check_output(f"mount -t tmpfs -o size=1m,mode=0700,uid=$(id -u postgres) tmpfs {BACKUPS}")
+    try:
+        refused = backup(host, "make")
+        left = host.check_output(f"find {BACKUPS} -type f -not -name .lock")
+    finally:
+        host.check_output(f"umount {BACKUPS}")
+    assert refused.rc == 1
+    assert "are needed" in refused.stderr
+    assert left == ""
+
+
+def test_the_scheduled_run_makes_and_proves_one_and_keeps_no_more_than_told(host: Host) -> None:
+    for _ in range(3):
+        host.check_output("systemctl start athena-backup.service")
+    kept = json.loads(backup(host, "list").stdout)
+    assert len(kept) == 3
+    assert len(host.file(BACKUPS).listdir()) == 2 * 3
+    assert backup(host, "verify", "latest").rc == 0
+    assert host.check_output("systemctl show --property Result --value athena-backup.service") == "success"
