@@ -11,7 +11,8 @@ from collections.abc import Callable
 import structlog
 
 SPAN_SECONDS = 0.001  # the event loop's own clock counts thousandths
-MANY = 32  # pieces of all streams in one span: about a third of what one core can write one by one
+# Pieces in one span of streams of which nothing is held: about a third of what one core can write one by one.
+MANY = 32
 HOLD_SECONDS = 0.002  # how long a piece waits for the next one of its stream at most
 _EARLY = 0.0001  # of a float's inaccuracy
 log = structlog.get_logger()
@@ -35,10 +36,6 @@ class Coalescer:
         self._held_since = 0.0
         self._looked_at = 0  # pieces that had come when it was looked last
 
-    def note(self) -> None:
-        """Take note of a piece that joins others which are held."""
-        self._came += 1
-
     def holds(self, now: float, before: float, write: Callable[[], None]) -> bool:
         """Return whether a piece that has come `now` is to be held; `write` is then called in a moment.
 
@@ -60,7 +57,10 @@ class Coalescer:
         return True
 
     def _look(self) -> None:
-        """Write what is held once its time is over, or once a turn of the loop has brought nothing more."""
+        """Write what is held once its time is over, or once a turn of the loop has brought none of another stream.
+
+        To wait for longer would be to turn in vain.
+        """
         if self._came != self._looked_at and self._loop.time() - self._held_since < HOLD_SECONDS - _EARLY:
             self._looked_at = self._came
             self._loop.call_soon(self._look)

@@ -191,7 +191,6 @@ class Connection(Reader):
         before, self._piece_at = self._piece_at, self._loop.time()
         if out:
             out.append(data)
-            self._server.coalescer.note()
             if len(out) > _MOST_HELD or len(data) > _LARGE:
                 self.flush()
         elif len(data) <= _LARGE and self._server.coalescer.holds(self._piece_at, before, self.flush):
