@@ -148,10 +148,7 @@ async def test_a_real_engine_stops_generating_when_its_caller_leaves(served: Ser
     caller, seconds = await at_work(served)
     caller.leave()
     await asyncio.sleep(0.3)
-    worked = []
-    for _ in range(3):  # the proxy itself may ask for a token meanwhile
-        used = engine.cpu_seconds()
-        await asyncio.sleep(seconds)
-        worked.append(engine.cpu_seconds() - used)
-    assert min(worked) < WORK / 2, worked
+    used = engine.cpu_seconds()
+    await asyncio.sleep(seconds)
+    assert engine.cpu_seconds() - used < WORK / 2  # the proxy itself may have asked for a token meanwhile
     assert (await served.ask(1)).backend == REAL
