@@ -5,7 +5,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
-all_actions=" deploy update rollback releases status verify plan backup restore scale monitoring logs unlock destroy "
+all_actions=" deploy update rollback releases status verify plan backup restore scale rotate monitoring logs unlock destroy "
 
 usage() {
   cat <<EOF
@@ -15,17 +15,24 @@ environments   $(environments)
 actions
   deploy                  bring everything up, and prove it with a real question
   update                  the same for changed code or settings; says so when there is nothing to do
+  update COMPONENT VERSION   run one service of an older or newer image: a release (r3), a tag, sha256:…, or \`default\`
   plan [--json]           show what a deployment would change, without changing it; exit code 7 if there is anything
   rollback [RELEASE]      go back to the release before, or to this one, database schema included
   releases [--json]       what was deployed when, and how it ended
   status [--json]         every part, its health, the release, and what differs from it
   verify                  ask real questions again
+  scale COMPONENT N       have so many pods of it; \`default\`: as the inventory says
+  backup [--json]         back the database up, and prove it by restoring it once
+  restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
+  rotate [SECRET]         make a new secret, or all of them, and have everything use it
   logs [COMPONENT] [-f]   the end of the logs; -f follows them
   unlock                  remove the lock that a killed run left behind
-  destroy [--yes]         stop everything and remove the environment's state; asks for its name first
+  destroy [--yes] [--data]   stop everything; asks for the environment's name first. On a cluster what holds data stays,
+                          unless --data says that it goes as well; on one machine all of it goes
 arguments for all
   -v                      all of Ansible's output (more v, more of it)
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
+  --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
   --check, --diff         show what would change, change nothing
 exit codes
   0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
@@ -89,7 +96,8 @@ case $action in
 esac
 if [[ ! -f $playbook ]]; then wrong_usage "the environment '$environment' does not offer '$action'."; fi
 
-ansible_arguments=() operand="" follow=no confirmed=no json=no verbose=no
+ansible_arguments=() operands=() follow=no confirmed=no json=no verbose=no irreversible=no data=no
+declare -A most_operands=([logs]=1 [rollback]=1 [restore]=1 [rotate]=1 [scale]=2 [update]=2)
 while (($#)); do
   case $1 in
     -v | -vv | -vvv | -vvvv) ansible_arguments+=("$1") verbose=yes ;;
@@ -101,19 +109,29 @@ while (($#)); do
       ;;
     -f) if [[ $action == logs ]]; then follow=yes; else wrong_usage "$action takes no -f."; fi ;;
     --yes) if [[ $action == destroy ]]; then confirmed=yes; else wrong_usage "$action takes no --yes."; fi ;;
-    --json) if [[ " plan releases status " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    --data) if [[ $action == destroy ]]; then data=yes; else wrong_usage "$action takes no --data."; fi ;;
+    --allow-irreversible)
+      if [[ " deploy update " != *" $action "* ]]; then wrong_usage "$action takes no --allow-irreversible."; fi
+      irreversible=yes
+      ;;
+    --json) if [[ " plan releases status backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
-      if [[ ($action != logs && $action != rollback) || -n $operand ]]; then wrong_usage "$action does not take '$1'."; fi
-      if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then wrong_usage "'$1' is not the name of a release or component."; fi
-      operand=$1
+      if ((${#operands[@]} >= ${most_operands[$action]:-0})); then wrong_usage "$action does not take '$1'."; fi
+      if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ ]]; then wrong_usage "'$1' is not the name of a release, component, version or backup."; fi
+      operands+=("$1")
       ;;
   esac
   shift
 done
 
+case $action:${#operands[@]} in
+  update:1 | scale:[01]) wrong_usage "$action needs $([[ $action == update ]] && echo "COMPONENT and VERSION, or neither" || echo "COMPONENT and a number")." ;;
+  restore:0) wrong_usage "restore needs the name of a backup; \`backup\` and \`status --json\` show them." ;;
+esac
+
 if [[ $action == destroy && $confirmed == no ]]; then
-  printf "This removes the environment '%s' with its database. Type its name to go on: " "$environment"
+  printf "This removes the environment '%s'%s. Type its name to go on: " "$environment" "$([[ $data == yes ]] && echo " with its data")"
   read -r answer || answer=""
   if [[ $answer != "$environment" ]]; then fail $FAILED "not confirmed; nothing was changed."; fi
 fi
@@ -123,7 +141,7 @@ exchange=$(mktemp -d)
 trap 'rm -rf "$exchange"' EXIT
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
-if [[ " deploy update rollback " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
+if [[ " deploy update rollback rotate scale restore " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
 if [[ $action == plan ]]; then
   ansible_arguments+=(--check --diff)
   export ANSIBLE_CHANGES_FILE=$exchange/changes
@@ -133,7 +151,9 @@ export ANSIBLE_CONFIG=$root/ansible.cfg
 cd "$root"
 result=0
 .venv/bin/ansible-playbook -i "inventory/$environment" "$playbook" ${ansible_arguments[@]+"${ansible_arguments[@]}"} \
-  -e "release_action=$action" -e "release_operand=$operand" -e "release_json=$json" \
+  -e "release_action=$action" -e "release_operand=${operands[0]:-}" -e "release_second=${operands[1]:-}" \
+  -e "release_json=$json" -e "release_follows=$follow" \
+  -e "release_allow_irreversible=$irreversible" -e "release_destroys_data=$data" \
   -e "release_owner_pid=$$" -e "release_exchange=$exchange" || result=$?
 
 # The playbook says what its end means; without a word from it, a failure came before anything was changed.
