@@ -77,6 +77,7 @@ class ActionModule(ActionBase):
         """Note that a step begins."""
         journal = self._journal()
         if journal is not None and not self._play_context.check_mode:  # it may be another run's
+            _end_step(journal)
             journal["steps"].append({"step": args["step"], "at": _now()})
             self._write_journal(journal)
         return {"msg": args["message"]}
@@ -89,6 +90,8 @@ class ActionModule(ActionBase):
         releases = self._releases()
         active = _active(releases)
         is_in_force = args["outcome"] == IN_FORCE
+        if is_in_force:
+            _end_step(journal)
         recorded = None
         if not is_in_force or active is None or active["content"] != args["content"]:
             recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
@@ -103,6 +106,7 @@ class ActionModule(ActionBase):
                     "error": args.get("error") or None,
                     "replaces": active["id"] if active else None,
                     "restores": args.get("restores") or None,
+                    **(args.get("record") or {}),
                     "content": args["content"],
                     "content_before": active["content"] if active else None,
                 },
@@ -173,6 +177,12 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
         f"Locked: {who}.\nThat process is gone; it stopped in the step '{last}'.\n"
         "Remove the lock with `./deploy.sh ENVIRONMENT unlock`, then `deploy` to go on, or `rollback` to go back."
     )
+
+
+def _end_step(journal: dict[str, Any]) -> None:
+    """Note when the last step was completed: one without that is where a run stopped."""
+    if journal["steps"]:
+        journal["steps"][-1].setdefault("done", _now())
 
 
 def _is_alive(journal: dict[str, Any]) -> bool:

@@ -21,7 +21,9 @@ DataFolder = Annotated[Path, typer.Option(help="The folder of the database.")]
 def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to.")] = "head",
     down: Annotated[str | None, typer.Option(metavar="REVISION", help="Go back to this one, or to `base`.")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the current and the newest revision as JSON.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print as JSON the current and the newest revision, and what is between them.")
+    ] = False,
     back_to: Annotated[
         str | None,
         typer.Option(metavar="REVISION", help="Print as JSON how the schema can go back to this one, or to `base`."),
@@ -38,7 +40,9 @@ def migrate(
     try:
         with database_errors():
             if show:
-                typer.echo(json.dumps(migrations.current_and_head(url)._asdict()))
+                told = migrations.current_and_head(url)
+                pending = [] if told.ahead else migrations.steps_down(told.head, told.current or "base")
+                typer.echo(json.dumps({**told._asdict(), "pending": [step._asdict() for step in reversed(pending)]}))
             elif back_to is not None:
                 steps = migrations.steps_down(migrations.current_and_head(url).current, back_to)
                 typer.echo(json.dumps({"way": way_back(steps), "steps": [step._asdict() for step in steps]}))
