@@ -108,7 +108,8 @@ def test_the_inventory_has_the_groups_of_production_and_values_of_its_own(starte
     group = started.name.replace("-", "_")
     assert started.listed["production"]["children"] == [group]
     assert started.listed[group]["children"] == ["control_plane", "database", "engines"]
-    assert started.listed["control_plane"]["hosts"] == ["localhost"]
+    assert started.listed["control_plane"]["children"] == ["cluster"]
+    assert started.listed["cluster"]["hosts"] == ["localhost"]
     assert started.listed["database"]["hosts"] == [f"{started.name}-db"]
     assert started.listed["engines"]["hosts"] == [f"{started.name}-engines"]
     shared = started.inventory / "group_vars" / "production"
@@ -132,9 +133,8 @@ def test_the_database_host_is_bare_and_can_install_postgresql(started: Trial) ->
 
 
 async def test_both_engines_have_the_model_and_auto_goes_from_one_to_the_other(started: Trial, tmp_path: Path) -> None:
-    model, mlx, ollama = (
-        started.variables[f"athena_{name}"] for name in ("model", "mlx_addresses", "ollama_addresses")
-    )
+    model = started.variables["athena_backends"][0]["model_name"]
+    (mlx,), (ollama,) = started.variables["athena_mlx_addresses"], started.variables["athena_ollama_addresses"]
     backend = Backend(model_name=model, backend_type=BackendType.AUTO, endpoint_url=f"http://{mlx}:8080")
     known = tmp_path / "router.json"
     known.write_bytes(msgspec.json.encode(Snapshot(version=1, routes={model: (backend,)}, complete=True)))
@@ -170,7 +170,7 @@ def test_a_killed_engine_comes_back(started: Trial, engine: str, path: str, mode
     deadline = time.monotonic() + 30
     while True:
         try:
-            httpx.post(url, json={"model": model, "prompt": "Are you there?", **briefly}, timeout=10).raise_for_status()
+            httpx.post(url, json=question, timeout=10).raise_for_status()
         except httpx.TransportError:
             assert time.monotonic() < deadline
             time.sleep(0.5)
