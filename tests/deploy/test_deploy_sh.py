@@ -143,6 +143,27 @@ def test_a_plan_tells_what_another_setting_would_change_and_no_secret(environmen
     assert len(environment.releases()) == 1
 
 
+def test_a_plan_tells_of_a_backend_that_was_changed_by_hand_and_a_deployment_puts_it_right(
+    environment: Environment,
+) -> None:
+    token = (environment.state / "secrets" / "admin-token").read_text().strip()
+    with httpx.Client(base_url=environment.url("admin"), headers={"Authorization": f"Bearer {token}"}) as admin:
+        (declared,) = admin.get("/api/llm-backends").json()
+        theirs = {"model_name": "theirs", "backend_type": "openai", "endpoint_url": "http://localhost:9"}
+        admin.post("/api/llm-backends", json=theirs).raise_for_status()
+        admin.put(f"/api/llm-backends/{declared['id']}", json={"max_tokens": 7}).raise_for_status()
+        where = f"random-weights at {environment.url('mlx')}"
+        plan = environment.run("plan")
+        assert plan.code == 7, plan.output
+        assert f"~ backend {where}: max_tokens 7 becomes {declared['max_tokens']}" in plan.output
+        assert "theirs" not in plan.output
+        done = environment.run("deploy")
+        assert (done.code, done.changed) == (0, 1), done.output
+        listed = {row["model_name"]: row for row in admin.get("/api/llm-backends").json()}
+        assert listed["random-weights"]["max_tokens"] == declared["max_tokens"]
+        admin.delete(f"/api/llm-backends/{listed['theirs']['id']}").raise_for_status()
+
+
 def test_ports_in_use_are_refused_with_the_remedy(environment: Environment, other: Environment) -> None:
     other.variables.write_text(environment.variables.read_text())
     done = other.run("deploy", "-e", f"athena_state_dir={other.state}")

@@ -50,12 +50,16 @@ class Runner:
             pod = self.pod()
             state = self.state(pod)
             if state is not None and state.terminated is not None:
-                log = self.core.read_namespaced_pod_log(pod.metadata.name, self.namespace)
-                return state.terminated.exit_code, log, state.terminated.message or state.terminated.reason or ""
+                return state.terminated.exit_code, self.log(pod), state.terminated.message or state.terminated.reason or ""
             if hopeless := self.hopeless(state):
                 return -1, "", hopeless
             time.sleep(POLL_SECONDS)
         return -1, "", f"it has not ended in time; {self.why_waiting()}"
+
+    def log(self, pod):
+        """Return what the pod wrote; as it came, because the client makes something else of JSON."""
+        reply = self.core.read_namespaced_pod_log(pod.metadata.name, self.namespace, _preload_content=False)
+        return reply.data.decode()
 
     def pod(self):
         """Return the Job's pod, None where there is none yet."""

@@ -1,11 +1,14 @@
-"""The commands put together, and what becomes of their errors: 0 done, 1 failed, 2 wrong usage or settings."""
+"""The commands put together, and what becomes of their errors: 0 done, 1 failed, 2 wrong usage or settings.
+
+`verify` ends with 8 where an engine does not generate.
+"""
 
 import sys
 from typing import NoReturn
 
 import typer
 
-from athena.cli import ask, backends, database, key, serve, token
+from athena.cli import ask, backends, database, key, serve, token, verify
 from athena.errors import AthenaError
 
 INTERRUPTED = 130
@@ -25,6 +28,7 @@ app.command()(token.token)
 app.add_typer(key.keys)
 app.add_typer(backends.backends)
 app.command()(ask.ask)
+app.command()(verify.verify)
 
 
 def main() -> NoReturn:

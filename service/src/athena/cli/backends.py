@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from athena.cli.declare import declare
 from athena.cli.environment import load
+from athena.cli.words import columns
 
 if TYPE_CHECKING:
     from athena.cli.registry_client import RegistryClient
@@ -149,6 +151,9 @@ def rm(backend_id: BackendId, token_file: TokenFile = None) -> None:
     typer.echo(f"removed backend {backend_id}")
 
 
+backends.command()(declare)
+
+
 def _client(token_file: Path | None) -> "RegistryClient":
     from athena.cli.registry_client import RegistryClient
     from athena.settings import ClientSettings
@@ -174,9 +179,8 @@ def _show(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         return
     lines = [[title for title, _ in COLUMNS]]
     lines += [[_cell(row.get(name)) for _, name in COLUMNS] for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    for line in lines:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in columns(lines):
+        typer.echo(line)
 
 
 def _cell(value: Any) -> str:

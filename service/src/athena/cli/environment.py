@@ -65,8 +65,8 @@ def database_errors() -> "Iterator[None]":
         raise UnavailableError(f"the database cannot be used: {' '.join(str(error.orig).split())}") from None
 
 
-def log_to_standard_error() -> None:
-    """Send warnings of the library to standard error, so that standard output is the command's answer alone."""
+def log_to_standard_error(*, warnings: bool = True) -> None:
+    """Send the library's errors and warnings to standard error: standard output is the command's answer alone."""
     import logging
     import sys
 
@@ -77,6 +77,6 @@ def log_to_standard_error() -> None:
             structlog.processors.add_log_level,
             structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if warnings else logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

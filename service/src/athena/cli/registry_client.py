@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from athena.cli.words import without_credentials
 from athena.errors import (
     AthenaError,
     ConflictError,
@@ -76,7 +77,8 @@ class RegistryClient:
             if answer.is_success:
                 return answer.json() if answer.content else None
         except (httpx.HTTPError, ValueError) as error:
-            raise UnavailableError(f"no answer from the Admin API at {self._url}: {error}") from None
+            url = without_credentials(self._url)
+            raise UnavailableError(f"no answer from the Admin API at {url}: {error}") from None
         raise _error(answer)
 
 
@@ -88,5 +90,6 @@ def _error(answer: httpx.Response) -> AthenaError:
         faults = problem.get("errors") or []
         sentence = "; ".join(f"{fault['field']}: {fault['detail']}" for fault in faults) or detail
     except (ValueError, TypeError, KeyError, AttributeError):
-        sentence = f"{answer.url} answered {answer.status_code} with no problem object: is it the Admin API?"
+        url = without_credentials(str(answer.url))
+        sentence = f"{url} answered {answer.status_code} with no problem object: is it the Admin API?"
     return _ERRORS.get(answer.status_code, AthenaError)(sentence)

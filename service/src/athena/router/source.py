@@ -1,6 +1,7 @@
 """Where the router's configuration comes from: the Admin API, or whatever else a program hands in."""
 
 import math
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
@@ -78,10 +79,7 @@ class AdminSource:
         version = reply.headers.get("x-registry-version", "")
         if not version.isdecimal():
             raise SourceError("the Admin API does not say at which version its table is (X-Registry-Version)")
-        routes: dict[str, tuple[Backend, ...]] = {}
-        for backend in sorted(backends, key=lambda backend: (backend.priority, backend.id or 0)):
-            routes[backend.model_name] = (*routes.get(backend.model_name, ()), _normal(backend))
-        return Snapshot(version=int(version), routes=routes, complete=True)
+        return Snapshot(version=int(version), routes=by_model(backends), complete=True)
 
     async def look_up(self, model: str) -> tuple[Backend, ...]:
         """Return the backends of one model by the endpoint that needs no token."""
@@ -100,6 +98,14 @@ class AdminSource:
             return await self._upstream.get(self._url + path, headers=headers, within=within)
         except BackendError as error:
             raise SourceError(f"the Admin API at {self._url} does not answer: {error.detail}") from error
+
+
+def by_model(backends: Iterable[Backend]) -> dict[str, tuple[Backend, ...]]:
+    """Return the backends of each model in the order of its route."""
+    routes: dict[str, tuple[Backend, ...]] = {}
+    for backend in sorted(backends, key=lambda backend: (backend.priority, backend.id or 0)):
+        routes[backend.model_name] = (*routes.get(backend.model_name, ()), _normal(backend))
+    return routes
 
 
 def _normal(backend: Backend) -> Backend:
