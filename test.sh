@@ -16,7 +16,8 @@ stages
   unit          tests of the service against an embedded PostgreSQL
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
-  molecule      deploy.sh on bare Debian 12 and 13 hosts in containers; the roles for a cluster on a real Kubernetes
+  molecule      deploy.sh on bare Debian 12 and 13 hosts in containers; the roles for a cluster on a real Kubernetes; a trial,
+                which is a whole environment on one machine, started and taken away
 fast is lint and unit.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
@@ -157,7 +158,7 @@ stage_deploy() { tests tests/deploy --durations=0 --durations-min=1; }
 
 stage_molecule() {
   local scenario docker_host
-  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git
+  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git c++:g++
   # A machine may have the client alone.
   if ! docker version >/dev/null 2>&1; then check "Docker daemon's program" need dockerd:docker.io; fi
   if ! docker_host=$(molecule/shared/dockerd start $$); then
@@ -170,6 +171,7 @@ stage_molecule() {
     check "scenario $scenario" env DOCKER_HOST="$docker_host" \
       molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
+  DOCKER_HOST=$docker_host tests tests/trial
   check "Docker daemon ended" molecule/shared/dockerd stop $$
 }
 
