@@ -10,50 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from changes import add_migration
 from scratch import Environment, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
 NOWHERE = "http://127.0.0.1:9/simple"
 NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f", "2a1b2c3d4e5f"
-MIGRATION = '''"""Add a table that only this test knows."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{revision}"
-down_revision = "{down_revision}"
-branch_labels = None
-depends_on = None
-
-reversible = {reversible}
-previous_code_runs = {previous_code_runs}
-
-
-def upgrade() -> None:
-    """Add it."""
-    op.create_table("of_a_test_{revision}", sa.Column("id", sa.Integer, primary_key=True))
-
-
-def downgrade() -> None:
-    """Remove it."""
-    op.drop_table("of_a_test_{revision}")
-'''
-
-
-def add_migration(
-    environment: Environment, revision: str, after: str, *, reversible: bool = True, previous_code_runs: bool = True
-) -> None:
-    """Put a migration into the copy of the repository."""
-    file = environment.clone / "service" / "migrations" / "versions" / f"{revision}_of_a_test.py"
-    file.write_text(
-        MIGRATION.format(
-            revision=revision,
-            down_revision=after,
-            reversible=reversible,
-            previous_code_runs=previous_code_runs,
-        )
-    )
 
 
 # --- before the first deployment ------------------------------------------------------------------
@@ -261,7 +224,7 @@ def test_an_update_that_cannot_run_is_taken_back(environment: Environment) -> No
 
 
 def test_an_update_brings_code_and_schema_forward(environment: Environment) -> None:
-    add_migration(environment, NEW_REVISION, after=environment.schema())
+    add_migration(environment.clone, NEW_REVISION, after=environment.schema())
     done = environment.run("update")
     assert done.code == 0, done.output
     assert environment.schema() == NEW_REVISION
@@ -280,9 +243,16 @@ def test_a_rollback_brings_code_and_schema_back(environment: Environment) -> Non
 def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where_the_older_code_runs_on_it(
     environment: Environment,
 ) -> None:
-    add_migration(environment, FINAL_REVISION, after=NEW_REVISION, reversible=False)
+    add_migration(environment.clone, FINAL_REVISION, after=NEW_REVISION, reversible=False)
     before = environment.releases()[-1]
-    assert environment.run("update").code == 0
+    refused = environment.run("update")
+    assert refused.code == 6, refused.output
+    assert "--allow-irreversible" in refused.output
+    assert FINAL_REVISION in refused.output
+    assert environment.schema() != FINAL_REVISION
+    assert environment.is_well()
+    allowed = environment.run("update", "--allow-irreversible")
+    assert allowed.code == 0, allowed.output
     done = environment.run("rollback")
     assert done.code == 0, done.output
     assert f"The schema stays at {FINAL_REVISION}" in done.output
@@ -296,8 +266,8 @@ def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where
 def test_a_rollback_over_a_migration_that_the_older_code_does_not_run_on_is_left_to_a_person(
     environment: Environment,
 ) -> None:
-    add_migration(environment, BREAKING_REVISION, after=FINAL_REVISION, reversible=False, previous_code_runs=False)
-    assert environment.run("update").code == 0
+    add_migration(environment.clone, BREAKING_REVISION, after=FINAL_REVISION, reversible=False, previous_code_runs=False)
+    assert environment.run("update", "--allow-irreversible").code == 0
     before = environment.releases()
     done = environment.run("rollback")
     assert done.code == 6, done.output

@@ -1,74 +1,21 @@
 """molecule/shared/trial: what it starts is as its inventory says, and nothing of it stays."""
 
-import json
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from trials import ROOT, Trial, left_of, run, trial
 
 from athena.router.llm_router import LLMRouter
 from athena.router.types import Backend, BackendType, Snapshot
 from athena.settings import RouterSettings
 
-ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "athena-tests"
-
 pytestmark = pytest.mark.timeout(1800)  # the first start on a machine builds a Kubernetes and an Ollama
-
-
-def run(*command: str | Path, code: int = 0) -> str:
-    finished = subprocess.run(command, text=True, capture_output=True, check=False, cwd=ROOT)
-    assert finished.returncode == code, finished.stdout + finished.stderr
-    return (finished.stdout if code == 0 else finished.stderr).strip()
-
-
-trial: Callable[..., str] = partial(run, ROOT / "molecule" / "shared" / "trial")
-
-
-def left_of(name: str) -> list[str]:
-    """Return what there is of a trial."""
-    registry = CACHE / "trials" / name / "registry"
-    images = f"reference={registry.read_text().strip()}/*" if registry.exists() else "reference=none"
-    return [
-        *run("docker", "ps", "--all", "--filter", f"name=^/{name}-", "--format", "{{.Names}}").split(),
-        *run("docker", "images", "--filter", images, "--format", "{{.Repository}}:{{.Tag}}").split(),
-        *map(str, CACHE.glob(f"*/{name}*")),
-        *map(str, (ROOT / "inventory").glob(f"{name}*")),
-    ]
-
-
-class Trial:
-    """A trial that runs."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.inventory = Path(trial("start", name))
-        self.listed = json.loads(run("ansible-inventory", "--inventory", self.inventory, "--list"))
-        self.variables: dict[str, Any] = self.listed["_meta"]["hostvars"][f"{name}-db"]
-
-    def on(self, host: str, *command: str) -> str:
-        return run("docker", "exec", f"{self.name}-{host}", *command)
-
-    def kubectl(self, *arguments: str) -> str:
-        return self.on("cluster", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *arguments)
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Trial]:
-    name = f"trial-test-{os.getpid()}"
-    try:
-        yield Trial(name)
-    finally:
-        trial("stop", name)
-    assert left_of(name) == []
 
 
 @pytest.fixture(scope="module")
