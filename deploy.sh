@@ -142,6 +142,7 @@ trap 'rm -rf "$exchange"' EXIT
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
 if [[ " deploy update rollback rotate scale restore " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
+if [[ $json == yes ]]; then export ANSIBLE_STEPS_CHANGES=false; fi
 if [[ $action == plan ]]; then
   ansible_arguments+=(--check --diff)
   export ANSIBLE_CHANGES_FILE=$exchange/changes

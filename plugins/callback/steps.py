@@ -21,6 +21,11 @@ options:
     type: bool
     default: true
     env: [{name: ANSIBLE_STEPS_COUNTS}]
+  changes:
+    description: Whether tasks that changed something are named; not where a program reads the output.
+    type: bool
+    default: true
+    env: [{name: ANSIBLE_STEPS_CHANGES}]
 """
 SPEAKING = ("ansible.builtin.debug", "release_journal")
 # What a failed task may say, in this order.
@@ -40,7 +45,7 @@ class CallbackModule(Default):
         words = str(result.result.get("msg", "")).strip("\n").rstrip()
         if result.task.action in SPEAKING and words:
             self._display.display(words)
-        elif result.result.get("changed"):
+        elif result.result.get("changed") and self.get_option("changes"):
             self._display.display(f"      {result.task.name}", color=constants.COLOR_CHANGED)
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:

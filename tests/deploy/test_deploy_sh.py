@@ -266,7 +266,9 @@ def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where
 def test_a_rollback_over_a_migration_that_the_older_code_does_not_run_on_is_left_to_a_person(
     environment: Environment,
 ) -> None:
-    add_migration(environment.clone, BREAKING_REVISION, after=FINAL_REVISION, reversible=False, previous_code_runs=False)
+    add_migration(
+        environment.clone, BREAKING_REVISION, after=FINAL_REVISION, reversible=False, previous_code_runs=False
+    )
     assert environment.run("update", "--allow-irreversible").code == 0
     before = environment.releases()
     done = environment.run("rollback")

@@ -36,7 +36,7 @@ class Deployment:
     def run(self, action: str, *arguments: str) -> Finished:
         """Run deploy.sh to its end."""
         began = time.monotonic()
-        command = [self.clone / "deploy.sh", self.trial.name, action, *arguments]
+        command: list[str | Path] = [self.clone / "deploy.sh", self.trial.name, action, *arguments]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
@@ -123,10 +123,10 @@ class Callers:
 
 def secrets_in(text: str, state: Path, python: Path) -> list[str]:
     """Return which of an environment's secrets a text has in it."""
+    view = (python.with_name("ansible-vault"), "view", "--vault-password-file")
     vault = subprocess.run(
-        [python.with_name("ansible-vault"), "view", "--vault-password-file", state / "vault-password", state / "vault.yml"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        [*view, state / "vault-password", state / "vault.yml"], capture_output=True, text=True, check=True
+    ).stdout
     values = {name: entry["value"] for name, entry in json.loads(vault).items()}
     assert values
     return [name for name, value in values.items() if re.search(re.escape(value), text)]

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,17 @@ from athena.router.types import Backend, BackendType, Snapshot
 from athena.settings import RouterSettings
 
 pytestmark = pytest.mark.timeout(1800)  # the first start on a machine builds a Kubernetes and an Ollama
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Trial]:
+    """A trial of this checkout, of which nothing is left afterwards."""
+    name = f"trial-test-{os.getpid()}"
+    try:
+        yield Trial(name)
+    finally:
+        trial("stop", name)
+    assert left_of(name) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,44 @@
 """The life of an environment on a real cluster, by deploy.sh. The tests build on each other, in order."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from changes import add_migration
 from deployment import Callers, Deployment, secrets_in
+from trials import ROOT, Trial
 
 pytestmark = pytest.mark.timeout(1800)
 
 NEW_REVISION, FINAL_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
 
 
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Deployment]:
+    """A trial of a copy of this checkout, with commits of its own, to which it is deployed."""
+    name = f"trial-deploy-{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(prefix="athena-trial-", dir="/tmp")).resolve()
+    clone = folder / "clone"
+    subprocess.run([ROOT / "molecule" / "shared" / "working-copy", clone], check=True)
+    try:
+        yield Deployment(Trial(name, clone))
+    finally:
+        subprocess.run([clone / "molecule" / "shared" / "trial", "stop", name], check=True)
+        shutil.rmtree(folder)
+
+
 def test_a_plan_for_an_empty_cluster_tells_what_it_would_do_and_does_nothing(deployment: Deployment) -> None:
     done = deployment.run("plan")
     assert done.code == 7, done.output
     assert "Image registry.example.internal/athena:content-" in done.output
-    assert "Deployment athena/athena-model-proxy" in done.output
+    assert "athena/athena-model-proxy" in done.output
+    assert '"kind": "Deployment"' in done.output
     assert "athena" not in deployment.trial.kubectl("get", "namespaces", "--output", "name")
     assert not (deployment.state / "vault.yml").exists()
     assert deployment.releases() == []

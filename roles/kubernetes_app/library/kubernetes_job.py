@@ -50,7 +50,11 @@ class Runner:
             pod = self.pod()
             state = self.state(pod)
             if state is not None and state.terminated is not None:
-                return state.terminated.exit_code, self.log(pod), state.terminated.message or state.terminated.reason or ""
+                return (
+                    state.terminated.exit_code,
+                    self.log(pod),
+                    state.terminated.message or state.terminated.reason or "",
+                )
             if hopeless := self.hopeless(state):
                 return -1, "", hopeless
             time.sleep(POLL_SECONDS)

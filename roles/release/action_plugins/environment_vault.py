@@ -1,10 +1,10 @@
 """The secrets of an environment: made once, kept on the controller in a file that `ansible-vault view` opens.
 
-Arguments: `file`, `password_file` (made where there is neither), `names` (those that must be there), `known` (values that
-the environment has already, taken over where the file has none), `rotate` (those that get a new value).
+Arguments: `file`, `password_file` (made where there is neither), `names` (those that must be there), `known` (values
+that the environment has already, taken over where the file has none), `rotate` (those that get a new value).
 
-Answers with `values` and `versions` by name: 1 for a value that was never rotated. In check mode nothing is written; what
-would be made is made up.
+Answers with `values` and `versions` by name: 1 for a value that was never rotated. In check mode nothing is written;
+what would be made is made up.
 """
 
 import json

@@ -109,7 +109,10 @@ def test_the_schema_goes_up_and_down_and_is_told(empty_database_url: str) -> Non
     database = {"DATABASE_URL": empty_database_url}
     before = json.loads(athena("migrate", "--show", **database).stdout)
     assert before["current"] is None
-    assert [step["revision"] for step in before["pending"]][:: len(before["pending"]) - 1] == ["93bea4659785", before["head"]]
+    assert [step["revision"] for step in before["pending"]][:: len(before["pending"]) - 1] == [
+        "93bea4659785",
+        before["head"],
+    ]
     assert athena("migrate", "93bea4659785", **database).returncode == 0
     assert athena("migrate", **database).returncode == 0
     assert json.loads(athena("migrate", "--show", **database).stdout) == {

@@ -22,7 +22,8 @@ def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to.")] = "head",
     down: Annotated[str | None, typer.Option(metavar="REVISION", help="Go back to this one, or to `base`.")] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Print as JSON the current and the newest revision, and what is between them.")
+        bool,
+        typer.Option("--show", help="Print as JSON the current and the newest revision, and what is between them."),
     ] = False,
     back_to: Annotated[
         str | None,
