@@ -38,7 +38,7 @@ def test_a_plan_for_an_empty_cluster_tells_what_it_would_do_and_does_nothing(dep
     assert done.code == 7, done.output
     assert "Image registry.example.internal/athena:content-" in done.output
     assert "athena/athena-model-proxy" in done.output
-    assert '"kind": "Deployment"' in done.output
+    assert "kind: Deployment" in done.output
     assert "athena" not in deployment.trial.kubectl("get", "namespaces", "--output", "name")
     assert not (deployment.state / "vault.yml").exists()
     assert deployment.releases() == []
