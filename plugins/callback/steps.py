@@ -43,10 +43,17 @@ class CallbackModule(Default):
         """Show what a task says, or that it changed something."""
         self._handle_warnings_and_exception(result)
         words = str(result.result.get("msg", "")).strip("\n").rstrip()
+        if result.task.action in SPEAKING and "results" in result.result:
+            return  # its items have spoken
         if result.task.action in SPEAKING and words:
             self._display.display(words)
         elif result.result.get("changed") and self.get_option("changes"):
             self._display.display(f"      {result.task.name}", color=constants.COLOR_CHANGED)
+
+    def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
+        """Show what an item of a loop says."""
+        if result.task.action in SPEAKING and (words := str(result.result.get("msg", "")).strip("\n").rstrip()):
+            self._display.display(words)
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
         """Show the whole of a failure; that of a loop is told by its items."""
@@ -78,5 +85,5 @@ class CallbackModule(Default):
     _print_task_banner = _silent  # a diff names its file itself
     v2_playbook_on_play_start = v2_playbook_on_task_start = v2_playbook_on_handler_task_start = _silent
     v2_playbook_on_include = v2_playbook_on_no_hosts_matched = v2_playbook_on_start = _silent
-    v2_runner_on_skipped = v2_runner_item_on_skipped = v2_runner_item_on_ok = v2_runner_on_start = _silent
+    v2_runner_on_skipped = v2_runner_item_on_skipped = v2_runner_on_start = _silent
     v2_runner_retry = v2_runner_on_async_poll = v2_runner_on_async_ok = _silent
