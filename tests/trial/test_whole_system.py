@@ -44,13 +44,16 @@ def test_a_plan_for_an_empty_cluster_tells_what_it_would_do_and_does_nothing(dep
     assert deployment.releases() == []
 
 
-def test_what_speaks_against_a_deployment_is_told_at_once_and_nothing_is_begun(deployment: Deployment) -> None:
+def test_what_speaks_against_a_deployment_is_told_at_once_and_nothing_is_begun(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     wrong = {
         "athena_ollama_addresses": ["127.0.0.1"],
         "athena_redis_image": f"registry.example.internal/redis@sha256:{'0' * 64}",
         "athena_kubeconfig": "/nowhere",
     }
-    done = deployment.run("deploy", *(word for pair in wrong.items() for word in ("-e", json.dumps(dict([pair])))))
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    done = deployment.run("deploy", "-e", f"@{tmp_path / 'wrong.json'}")
     assert done.code == 1, done.output
     for words in ("/nowhere does not answer", "sha256:0000", "Ollama at 127.0.0.1:11434 does not answer"):
         assert words in done.output
