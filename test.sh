@@ -111,14 +111,17 @@ count() { # WORD   Its number in the last line of pytest.
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 stage_lint() {
-  local file shell_files=()
+  local file environment shell_files=()
   check "programs" need shellcheck:shellcheck git:git
   begin "mypy" mypy
   begin "ansible-lint" ansible-lint --nocolor
   check "ruff" ruff check .
   check "ruff format" ruff format --check .
   check "yamllint" yamllint --strict --config-file .yamllint.yml .
-  check "playbooks' syntax" ansible-playbook --syntax-check --inventory inventory/dev site.yml rollback.yml playbooks/*.yml
+  for environment in dev staging production; do
+    check "playbooks' syntax, $environment" \
+      ansible-playbook --syntax-check --inventory "inventory/$environment" site.yml rollback.yml playbooks/*.yml
+  done
   while IFS= read -r file; do
     if [[ $file == *.sh ]] || { [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*(/| )(ba)?sh$'; }; then
       shell_files+=("$file")
