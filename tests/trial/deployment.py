@@ -25,13 +25,13 @@ class Deployment:
         self.trial = started
         self.clone = started.root
         self.state = Path(started.variables["athena_state_dir"])
-        for command in (["init", "--quiet"], ["add", "--all"]):
-            subprocess.run(["git", *command], cwd=self.clone, check=True)
+        subprocess.run(["git", "init", "--quiet"], cwd=self.clone, check=True)
         self.commit("As it is")
 
     def commit(self, message: str) -> None:
         """Commit what was changed in the copy."""
-        subprocess.run([*GIT, "commit", "--quiet", "--all", "--message", message], cwd=self.clone, check=True)
+        for command in (["add", "--all"], ["commit", "--quiet", "--message", message]):
+            subprocess.run([*GIT, *command], cwd=self.clone, check=True)
 
     def run(self, action: str, *arguments: str) -> Finished:
         """Run deploy.sh to its end."""
