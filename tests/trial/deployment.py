@@ -42,9 +42,9 @@ class Deployment:
         )
         return Finished(done.returncode, done.stdout.decode(errors="replace"), time.monotonic() - began)
 
-    def told(self, action: str, *, code: int = 0) -> Any:
+    def told(self, action: str, *arguments: str, code: int = 0) -> Any:
         """Return what an action says to programs."""
-        done = self.run(action, "--json")
+        done = self.run(action, "--json", *arguments)
         assert done.code == code, done.output
         return json.loads(next(line for line in done.output.splitlines() if line.startswith(('{"', "[{", "[]"))))
 

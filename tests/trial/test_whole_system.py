@@ -106,12 +106,13 @@ def test_an_update_that_cannot_run_is_taken_back(deployment: Deployment) -> None
     source.write_text(sound + "\nraise RuntimeError('of a test')\n")
     add_migration(deployment.clone, NEW_REVISION, after=deployment.schema())
     before = deployment.schema()
-    done = deployment.run("update", "-e", "kubernetes_app_patience=60")
+    impatient = ("-e", "kubernetes_app_patience=60")
+    done = deployment.run("update", *impatient)
     source.write_text(sound)
     assert done.code == 3, done.output
     assert "of a test" in done.output
     assert deployment.schema() == before
-    assert deployment.told("status")["problems"] == []
+    assert deployment.told("status", *impatient)["problems"] == []
     assert deployment.releases()[-1]["outcome"] == "failed, taken back"
 
 
