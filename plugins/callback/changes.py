@@ -39,6 +39,8 @@ class CallbackModule(CallbackBase):
         """Note a task that changed something."""
         if result.result.get("changed"):
             role, separator, task = result.task.get_name().partition(" : ")
+            if what := result.result.get("changes"):
+                task = f"{task}: {', '.join(what)}"
             self._changes.append(
                 {
                     "host": result.host.get_name(),

@@ -32,6 +32,12 @@ SPEAKING = ("ansible.builtin.debug", "release_journal")
 WORDS = ("msg", "censored", "content", "stderr", "module_stderr", "stdout")
 
 
+def named(result: CallbackTaskResult) -> str:
+    """Return the task's name, with what it changed where it says so."""
+    changes = result.result.get("changes")
+    return f"{result.task.name}: {', '.join(changes)}" if changes else str(result.task.name)
+
+
 class CallbackModule(Default):
     """Ansible's own callback, quieter."""
 
@@ -48,7 +54,7 @@ class CallbackModule(Default):
         if result.task.action in SPEAKING and words:
             self._display.display(words)
         elif result.result.get("changed") and self.get_option("changes"):
-            self._display.display(f"      {result.task.name}", color=constants.COLOR_CHANGED)
+            self._display.display(f"      {named(result)}", color=constants.COLOR_CHANGED)
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
         """Show what an item of a loop says."""
