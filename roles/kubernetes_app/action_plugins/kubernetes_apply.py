@@ -2,7 +2,8 @@
 
 Everything is asked about before anything is changed: what the API server would refuse is refused with nothing done.
 
-Arguments: `kubeconfig`, `objects` (in the order in which they are made), `manager` (in whose name; by default `athena`).
+Arguments: `kubeconfig`, `objects` (in the order in which they are made), `manager` (in whose name; `athena` if not
+given).
 Answers with `different`, the objects that were not as declared, and `changes`, their kinds. In check mode, what would
 be in a namespace that is not there counts as different, because the API server cannot be asked about it.
 
