@@ -11,6 +11,7 @@ An action and no module: it runs in a copy of Ansible's own process, which has l
 take most of a second to do that.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class ActionModule(ActionBase):
         try:
             cluster = Cluster(args["kubeconfig"], args.get("manager") or "athena")
             only_look = bool(self._task.check_mode)
-            compared = [(wanted, *cluster.compare(wanted, only_look)) for wanted in args["objects"]]
+            objects = json.loads(json.dumps(args["objects"]))  # without Ansible's marks of where each value is from
+            compared = [(wanted, *cluster.compare(wanted, only_look)) for wanted in objects]
             different = [(wanted, before, after) for wanted, before, after in compared if before != after]
             if not only_look:
                 for wanted, _, _ in different:
