@@ -20,7 +20,7 @@ actions
   rollback [RELEASE]      go back to the release before, or to this one, database schema included
   releases [--json]       what was deployed when, and how it ended
   status [--json]         every part, its health, the release, and what differs from it
-  verify                  ask real questions again
+  verify [--json]         ask real questions again: every engine by itself, and as callers do
   scale COMPONENT N       have so many pods of it; \`default\`: as the inventory says
   backup [--json]         back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
@@ -114,7 +114,7 @@ while (($#)); do
       if [[ " deploy update " != *" $action "* ]]; then wrong_usage "$action takes no --allow-irreversible."; fi
       irreversible=yes
       ;;
-    --json) if [[ " plan releases status backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    --json) if [[ " plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
       if ((${#operands[@]} >= ${most_operands[$action]:-0})); then wrong_usage "$action does not take '$1'."; fi
