@@ -29,6 +29,7 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
         (["dev", "explode"], "explode"),
         (["dev"], "action"),
         (["dev", "deploy", "--loudly"], "--loudly"),
+        (["production", "deploy", "-e", "athena_database_url=postgresql://u:p@h/d"], "ATHENA_DATABASE_URL"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(
@@ -167,6 +168,17 @@ def test_an_action_that_only_looks_tells_and_changes_nothing(
     done = environment.run(action)
     assert done.code == 0, done.output
     assert [word for word in words if word not in done.output] == []
+
+
+def test_verify_tells_programs_who_answered(environment: Environment) -> None:
+    done = environment.run("verify", "--json")
+    assert done.code == 0, done.output
+    said = json.loads(next(line for line in done.output.splitlines() if line.startswith('{"')))
+    assert said["problems"] == []
+    assert [(engine["engine"], engine["place"], engine["passed"]) for engine in said["engines"]] == [
+        ("mlx", "first", True)
+    ]
+    assert all(question["passed"] and question["seconds"] > 0 for question in said["questions"].values())
 
 
 def test_the_logs_of_one_component_are_shown(environment: Environment) -> None:

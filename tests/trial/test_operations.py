@@ -1,0 +1,132 @@
+"""What a person does with an environment that is deployed. Everything is left as it was found."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from deployment import Deployment
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def another_image(deployment: Deployment) -> str:
+    """A tag of the registry: the service as it is deployed, as an image of its own."""
+    registry = deployment.trial.variables["athena_registry_push"]
+    deployed = deployment.releases()[-1]["content"]["images"]["service"].partition("@")[2]
+    name = f"{registry}/athena:of-a-test"
+    described = f"FROM {registry}/athena@{deployed}\nLABEL of-a-test=yes\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=described, text=True, check=True)
+    subprocess.run(["docker", "push", "--quiet", name], check=True)
+    return "of-a-test"
+
+
+def digests(deployment: Deployment) -> dict[str, str]:
+    """Return the digest that each service runs with."""
+    return {name: state["digest"] for name, state in deployment.told("status")["services"].items()}
+
+
+def test_the_logs_of_one_component_are_shown_and_a_wrong_name_tells_those_there_are(deployment: Deployment) -> None:
+    deployment.who_answers()
+    done = deployment.run("logs", "proxy")
+    assert done.code == 0, done.output
+    assert done.output.count("==> athena/athena-model-proxy-") == 2
+    assert "routing_llm_request" in done.output
+    assert "athena-orchestrator" not in done.output
+    unknown = deployment.run("logs", "nobody")
+    assert unknown.code == 1
+    assert "there is: admin proxy orchestrator redis" in unknown.output
+
+
+def test_the_logs_of_all_components_are_shown(deployment: Deployment) -> None:
+    done = deployment.run("logs")
+    assert done.code == 0, done.output
+    for part in (
+        "athena-admin/athena-admin-backend",
+        "athena/athena-model-proxy",
+        "athena/athena-orchestrator",
+        "athena/redis",
+    ):
+        assert f"==> {part}-" in done.output
+
+
+def test_whoever_wants_to_follow_a_log_is_told_the_command_for_it(deployment: Deployment) -> None:
+    done = deployment.run("logs", "orchestrator", "-f")
+    assert done.code == 1
+    kubeconfig = deployment.trial.variables["athena_kubeconfig"]
+    assert f"kubectl --kubeconfig {kubeconfig} --namespace athena logs --follow" in done.output
+    assert "deployment/athena-orchestrator" in done.output
+
+
+def test_verify_tells_programs_who_answered_and_ends_with_8_where_one_did_not(deployment: Deployment) -> None:
+    well = deployment.told("verify")
+    assert well["problems"] == []
+    engines = {(engine["engine"], engine["place"]): engine for engine in well["engines"]}
+    assert engines.keys() == {("mlx", "first"), ("ollama", "fallback")}
+    assert all(engine["passed"] and engine["seconds"] > 0 for engine in well["engines"])
+    assert all(question["passed"] and question["engine"] == "mlx" for question in well["questions"].values())
+    deployment.trial.on("engines", "systemctl", "stop", "mlx")
+    try:
+        unwell = deployment.told("verify", code=8)
+    finally:
+        deployment.trial.on("engines", "systemctl", "start", "mlx")
+    assert unwell["problems"] == ["not every engine answered"]
+    failed = [engine for engine in unwell["engines"] if not engine["passed"]]
+    assert [(engine["engine"], engine["place"]) for engine in failed] == [("mlx", "first")]
+    assert "refused" in failed[0]["error"]
+    assert all(question["engine"] == "ollama" for question in unwell["questions"].values())
+
+
+def test_a_component_and_a_version_that_are_nowhere_are_told_at_once_and_nothing_is_begun(
+    deployment: Deployment,
+) -> None:
+    before = deployment.releases()
+    done = deployment.run("update", "nobody", "r99")
+    assert done.code == 1, done.output
+    assert "There is no component nobody; there is: admin proxy orchestrator." in done.output
+    assert "There is no version r99" in done.output
+    assert deployment.releases() == before
+    secret = deployment.run("rotate", "nothing")
+    assert secret.code == 1, secret.output
+    assert "There is no secret nothing; there is: admin-token" in secret.output
+    assert deployment.releases() == before
+
+
+def test_one_component_runs_another_version_until_it_is_told_default(
+    deployment: Deployment, another_image: str
+) -> None:
+    before = digests(deployment)
+    done = deployment.run("update", "orchestrator", another_image)
+    assert done.code == 0, done.output
+    after = digests(deployment)
+    assert after["orchestrator"] != before["orchestrator"]
+    assert {name for name in after if after[name] != before[name]} == {"orchestrator"}
+    assert "orchestrator" in deployment.releases()[-1]["content"]["images"]
+    back = deployment.run("update", "orchestrator", "default")
+    assert back.code == 0, back.output
+    assert digests(deployment) == before
+    assert "orchestrator" not in deployment.releases()[-1]["content"]["images"]
+
+
+def test_what_speaks_against_a_database_of_others_is_told_at_once_and_without_a_password(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = deployment.trial.variables["athena_database_address"]
+    monkeypatch.setenv("ATHENA_DATABASE_URL", f"postgresql://athena_app:not-it@{address}:5432/athena?sslmode=require")
+    monkeypatch.setenv("ATHENA_DATABASE_OWNER_URL", f"postgresql://athena_owner:not-it@{address}:5432/athens")
+    wrong = {"postgresql_mode": "external", "athena_database_port": 6432}
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    done = deployment.run("deploy", "--allow-irreversible", "-e", f"@{tmp_path / 'wrong.json'}")
+    assert done.code == 1, done.output
+    for words in (
+        "with `postgresql_mode: external` it must have none",
+        "athena_database_external_networks must be set",
+        "name two databases",
+        "athena_database_port is 6432",
+        "athena_database_is_backed_up",
+        'athena_database_url: The database does not let us in. connection failed: connection to server at "',
+        "athena_database_owner_url: The URL does not insist on TLS",
+    ):
+        assert words in done.output
+    assert "not-it" not in done.output
