@@ -29,7 +29,7 @@ def verdicts() -> dict[str, dict[str, str]]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/verdicts.json")}
 
 
-@pytest.mark.parametrize("case", ["good", "from the file"])
+@pytest.mark.parametrize("case", ["good", "from the file", "the services' role", "the owner for the services"])
 def test_a_good_database_of_others_will_do(host: Host, verdicts: dict[str, dict[str, str]], case: str) -> None:
     assert verdicts[name_of(host)][case] == ""
 
@@ -38,6 +38,11 @@ def test_a_good_database_of_others_will_do(host: Host, verdicts: dict[str, dict[
     ("case", "words"),
     [
         ("not a url", ["Give postgresql://USER:PASSWORD@HOST:PORT/NAME"]),
+        ("the owner for nobody", ["There is no role nobody"]),
+        (
+            "the owner for a stranger",
+            ["pg_monitor could not use the tables", "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO pg_monitor"],
+        ),
         ("unreachable", ["refused", "See that the server runs"]),
         ("wrong password", ["password authentication failed", "Mend user and password"]),
         ("no such database", ["no pg_hba.conf entry", "Let this host and role in"]),

@@ -17,6 +17,8 @@ options:
   url: {description: "The database, as postgresql://USER:PASSWORD@HOST:PORT/NAME.", type: str, required: true}
   tls: {description: Whether TLS must protect the connection., type: bool, required: true}
   oldest_version: {description: The oldest major version that will do., type: int, required: true}
+  makes_tables: {description: Whether the role migrates., type: bool, default: true}
+  used_by: {description: The role that reads and writes rows in the tables that this one makes., type: str, default: ""}
 """
 CONNECT_SECONDS = 5
 FORM = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
@@ -33,6 +35,21 @@ SELECT
     (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()),
     current_setting('server_encoding')
 """
+# What the role that uses the tables may do with those that this one will make, where it is not a member of it.
+GRANTED = """
+SELECT
+    EXISTS (SELECT FROM pg_roles WHERE rolname = %(user)s),
+    coalesce((SELECT pg_has_role(oid, current_user, 'USAGE') FROM pg_roles WHERE rolname = %(user)s), false),
+    ARRAY(
+        SELECT concat_ws(' ', acl.defaclobjtype, one.privilege_type)
+        FROM pg_default_acl AS acl, aclexplode(acl.defaclacl) AS one
+        WHERE
+            acl.defaclrole = current_user::regrole
+            AND acl.defaclnamespace IN (0, current_schema()::regnamespace)
+            AND (one.grantee = 0 OR one.grantee = (SELECT oid FROM pg_roles WHERE rolname = %(user)s))
+    )
+"""
+NEEDED = {"r SELECT", "r INSERT", "r UPDATE", "r DELETE", "S USAGE"}
 
 
 def check_url(url, tls):
@@ -65,11 +82,12 @@ def check_url(url, tls):
         )
 
 
-def check_server(url, tls, oldest_version):
+def check_server(url, tls, oldest_version, makes_tables, used_by):
     """Name what the server says against it; where it does not answer, that alone."""
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_SECONDS, application_name="athena-look") as connection:
             row = connection.execute(LOOK).fetchone()
+            granted = connection.execute(GRANTED, {"user": used_by}).fetchone() if used_by and row[4] else None
     except psycopg.Error as error:
         yield f"The database does not let us in. {remedy(' '.join(str(error).split()))}"
         return
@@ -82,11 +100,26 @@ def check_server(url, tls, oldest_version):
         yield f"The database {database} can only be read: it is a standby, or read-only by default. Name the primary."
     if schema is None:
         yield f"The role {user} has no schema: CREATE SCHEMA AUTHORIZATION {user}, or mend its search_path."
-    elif not may_create:
+    elif makes_tables and not may_create:
         grant = f"GRANT CREATE ON SCHEMA {schema} TO {user}"
         yield f"The role {user} may not make tables in the schema {schema}. As its owner: {grant};"
+    if granted is not None:
+        yield from check_grants(granted, user, schema, used_by)
     if encoding != "UTF8":
         yield f"The database {database} is encoded in {encoding}. Make one with ENCODING 'UTF8' TEMPLATE template0."
+
+
+def check_grants(granted, owner, schema, used_by):
+    """Name what keeps the role that uses the tables from those that the owner will make."""
+    is_there, is_member, privileges = granted
+    if not is_there:
+        yield f"There is no role {used_by}. Make it, or mend its URL."
+    elif not is_member and NEEDED - set(privileges):
+        make = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT"
+        yield (
+            f"The role {used_by} could not use the tables that {owner} will make. As {owner}: "
+            f"{make} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {used_by}; {make} USAGE ON SEQUENCES TO {used_by};"
+        )
 
 
 def remedy(said):
@@ -110,17 +143,19 @@ def main():
             "url": {"type": "str", "required": True, "no_log": True},
             "tls": {"type": "bool", "required": True},
             "oldest_version": {"type": "int", "required": True},
+            "makes_tables": {"type": "bool", "default": True},
+            "used_by": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    url, tls, oldest_version = (module.params[name] for name in ("url", "tls", "oldest_version"))
-    url = url.strip()
+    asked = module.params
+    url, tls = asked["url"].strip(), asked["tls"]
     hide_password(module, url)
     problems = list(check_url(url, tls))
     if psycopg is None:
         problems.append("This Python has no psycopg. Name that of a service package in postgresql_external_python.")
     elif not problems or "insist on TLS" in problems[0]:
-        problems += check_server(url, tls, oldest_version)
+        problems += check_server(url, tls, asked["oldest_version"], asked["makes_tables"], asked["used_by"])
     module.exit_json(changed=False, problems=problems)
 
 
