@@ -104,6 +104,7 @@ while (($#)); do
     --check | --diff) ansible_arguments+=("$1") ;;
     -e)
       if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
+      if [[ $2 =~ ^athena_database_(owner_)?url= ]]; then wrong_usage "a password in an argument is seen by all; see ATHENA_DATABASE_URL in docs/operations.md."; fi
       if [[ $2 == @[!/]* ]]; then ansible_arguments+=(-e "@$PWD/${2#@}"); else ansible_arguments+=(-e "$2"); fi
       shift
       ;;
