@@ -1,0 +1,74 @@
+"""The end of an environment, after all other tests: first with a database that others run, then of everything."""
+
+import json
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from deployment import Deployment, secrets_in
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def external(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """The database is one of others: out of the inventory, its URLs in the environment, the rest in these arguments."""
+    for variable, name in (
+        ("ATHENA_DATABASE_URL", "postgres-credentials"),
+        ("ATHENA_DATABASE_OWNER_URL", "postgres-owner-credentials"),
+    ):
+        encoded = deployment.trial.kubectl(
+            *("get", "secret", name, "--namespace", "athena-admin", "--output", "jsonpath={.data.connection-string}")
+        )
+        monkeypatch.setenv(variable, b64decode(encoded).decode().partition("?")[0])
+    certificate = tmp_path / "ca.crt"
+    certificate.write_text(deployment.trial.on("db", "cat", "/etc/postgresql-tls/ca.crt") + "\n")
+    settings = {
+        "postgresql_mode": "external",
+        "athena_database_external_networks": [f"{deployment.trial.variables['athena_database_address']}/32"],
+        "athena_database_ca_file": str(certificate),
+    }
+    (tmp_path / "external.json").write_text(json.dumps(settings))
+    hosts = deployment.trial.inventory / "hosts.yml"
+    before = hosts.read_text()
+    inventory = yaml.safe_load(before)
+    del inventory["production"]["children"][deployment.trial.name.replace("-", "_")]["children"]["database"]
+    hosts.write_text(yaml.safe_dump(inventory))
+    yield ("-e", f"@{tmp_path / 'external.json'}")
+    hosts.write_text(before)
+
+
+def test_a_database_that_others_run_is_migrated_and_its_backups_are_left_to_them(
+    deployment: Deployment, external: tuple[str, str]
+) -> None:
+    done = deployment.run("deploy", *external)
+    assert done.code == 0, done.output
+    assert "run by others, who make its backups as well" in done.output
+    release = (deployment.state / "ledger" / f"{deployment.releases()[-1]['id']}.json").read_text()
+    assert secrets_in(done.output + release, deployment.state, Path(sys.executable)) == []
+    assert deployment.releases()[-1]["backup"] is None
+    assert deployment.who_answers() == "mlx"
+    for action in (["backup"], ["restore", "any"], ["rotate", "database-owner"]):
+        refused = deployment.run(*action, *external)
+        assert refused.code == 1, refused.output
+        assert "Others run the database" in refused.output
+
+
+def test_destroy_with_the_data_leaves_nothing(deployment: Deployment) -> None:
+    url = deployment.proxy()
+    done = deployment.run("destroy", "--yes", "--data")
+    assert done.code == 0, done.output
+    namespaces = deployment.trial.kubectl("get", "namespaces", "--output", "name").split()
+    assert [name for name in namespaces if "athena" in name or "automation" in name] == []
+    databases = deployment.trial.on("db", "sudo", "-u", "postgres", "psql", "--list", "--tuples-only", "--no-align")
+    assert [line for line in databases.splitlines() if line.startswith("athena|")] == []
+    assert not deployment.state.exists()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/health", timeout=5)
+    status = deployment.run("status")
+    assert status.code == 1
+    assert "Nothing is deployed" in status.output
