@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from callers import MODEL, Callers, Engine, meanwhile
 from changes import add_migration
 from scratch import Finished, wait_until
-from trials import CACHE, ROOT, Trial, run
+from trials import CACHE, Trial
 
 GIT = ("git", "-c", "user.name=A test", "-c", "user.email=test@example.internal")
 # In this order; the second cannot be taken back, and the code before it does not run on it.
@@ -197,23 +196,6 @@ def doing_meanwhile(process: subprocess.Popen[str], at: ToDo) -> Iterator[str]:
         for words in [words for words in to_do if words in line]:
             to_do.pop(words)()
         yield line
-
-
-@pytest.fixture(scope="session")
-def deployment() -> Iterator[Deployment]:
-    """The one that the tests of the whole system share, of which nothing is left afterwards.
-
-    Where ATHENA_SHARED_TRIAL names one that is there, it is that one, which stays.
-    """
-    if there := os.environ.get("ATHENA_SHARED_TRIAL"):
-        yield Deployment(there)
-        return
-    name = f"trial-deploy-{os.getpid()}"
-    try:
-        run(ROOT / "molecule" / "shared" / "trial-copy", "start", name)
-        yield Deployment(name)
-    finally:
-        run(ROOT / "molecule" / "shared" / "trial-copy", "stop", name)
 
 
 def secrets_in(text: str, state: Path, python: Path) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from deployment import A_FINAL_TABLE, Deployment, secrets_in
 from trials import run
 
-pytest_plugins = ["deployment"]
+pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(1800)
 
 

@@ -6,7 +6,7 @@ import pytest
 from changes import add_migration
 from deployment import Deployment
 
-pytest_plugins = ["deployment"]
+pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(1800)
 
 BACKUPS = "/var/backups/athena-postgresql"
