@@ -17,7 +17,7 @@ stages
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
   molecule      deploy.sh on bare Debian 12 and 13 hosts in containers; the roles for a cluster on a real Kubernetes; a trial,
-                which is a whole environment on one machine, started and taken away
+                which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
 fast is lint and unit.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
@@ -170,6 +170,7 @@ stage_molecule() {
   fi
   export ATHENA_TEST_RUN=$$ # in the hosts' names, so that two runs on one machine do not meet
   for scenario in molecule/*/molecule.yml; do
+    if [[ -L $scenario ]]; then continue; fi # of a whole environment: tests/trial runs them, on one that they share
     scenario=$(basename "$(dirname "$scenario")")
     check "scenario $scenario" env DOCKER_HOST="$docker_host" \
       molecule --base-config molecule/config.yml test --scenario-name "$scenario"

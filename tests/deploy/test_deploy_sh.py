@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -301,20 +302,29 @@ def test_a_rollback_to_an_unknown_release_is_refused(environment: Environment) -
 # --- the lock -------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_leaves_a_lock_that_unlock_removes(environment: Environment) -> None:
-    lock = environment.state / "lock" / "journal.json"
-    with environment.start("deploy") as run:
-        wait_until(lock.exists, 60)
-        assert environment.run("deploy").code == 5
-        os.killpg(run.pid, signal.SIGKILL)
-    locked = environment.run("deploy")
-    assert locked.code == 5
-    assert "unlock" in locked.output
-    assert environment.run("plan").code == 5
-    assert environment.run("unlock").code == 0
-    assert not lock.exists()
+def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(environment: Environment) -> None:
+    kill_as_soon_as_it_is_locked(environment, but_first=lambda: environment.run("deploy").code == 5)
+    status = environment.run("status")
+    assert status.code == 8, status.output
+    assert "`./deploy.sh ENVIRONMENT deploy` mends that" in status.output
     again = environment.run("deploy")
     assert again.code == 0, again.output
+    assert "Going on where the 'deploy'" in again.output
+    assert environment.run("status").code == 0
+
+
+def test_the_lock_of_a_killed_run_can_be_removed(environment: Environment) -> None:
+    kill_as_soon_as_it_is_locked(environment, but_first=lambda: environment.run("unlock").code == 5)
+    assert environment.run("unlock").code == 0
+    assert not (environment.state / "lock").exists()
+    assert environment.run("status").code == 0
+
+
+def kill_as_soon_as_it_is_locked(environment: Environment, *, but_first: Callable[[], bool]) -> None:
+    with environment.start("deploy") as run:
+        wait_until((environment.state / "lock" / "journal.json").exists, 60)
+        assert but_first()
+        os.killpg(run.pid, signal.SIGKILL)
 
 
 # --- the end --------------------------------------------------------------------------------------

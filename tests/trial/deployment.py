@@ -1,46 +1,97 @@
-"""What is deployed to a trial: deploy.sh as a person runs it, and programs that send prompts meanwhile."""
+"""What is deployed to a trial: deploy.sh as a person runs it, what it left, and what is changed in the copy of it."""
 
 import json
+import os
 import re
+import signal
 import subprocess
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
-from scratch import Finished
-from trials import Trial
+from callers import MODEL, Callers, Engine, meanwhile
+from changes import add_migration
+from scratch import Finished, wait_until
+from trials import CACHE, Trial
 
 GIT = ("git", "-c", "user.name=A test", "-c", "user.email=test@example.internal")
+# In this order; the second cannot be taken back, and the code before it does not run on it.
+A_TABLE, A_FINAL_TABLE = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
+
+
+# What callers ask in a second while something is done with the deployment.
+RATE = 200
+
+
+ToDo = Mapping[str, Callable[[], object]]
 
 
 class Deployment:
-    """A trial and what deploy.sh makes of it."""
+    """A trial of a copy of this checkout, and what deploy.sh makes of it. See molecule/shared/trial-copy."""
 
-    def __init__(self, started: Trial) -> None:
-        self.trial = started
-        self.clone = started.root
-        self.state = Path(started.variables["athena_state_dir"])
-        subprocess.run(["git", "init", "--quiet"], cwd=self.clone, check=True)
-        self.commit("As it is")
+    def __init__(self, name: str) -> None:
+        self.clone = CACHE / "copies" / name
+        self.trial = Trial(name, self.clone)
+        self.state = Path(self.trial.variables["athena_state_dir"])
 
-    def commit(self, message: str) -> None:
-        """Commit what was changed in the copy."""
-        for command in (["add", "--all"], ["commit", "--quiet", "--message", message]):
-            subprocess.run([*GIT, *command], cwd=self.clone, check=True)
+    @classmethod
+    def of_the_scenario(cls) -> "Deployment":
+        """Return the one that molecule has prepared."""
+        return cls(os.environ["ATHENA_TRIAL"])
 
-    def run(self, action: str, *arguments: str) -> Finished:
-        """Run deploy.sh to its end."""
-        began = time.monotonic()
-        command: list[str | Path] = [self.clone / "deploy.sh", self.trial.name, action, *arguments]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    # --- deploy.sh ----------------------------------------------------------------------------------------------------
+
+    def start(self, action: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start deploy.sh in a session of its own."""
+        return subprocess.Popen(
+            [self.clone / "deploy.sh", self.trial.name, action, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
-        return Finished(done.returncode, done.stdout.decode(errors="replace"), time.monotonic() - began)
+
+    def run(self, action: str, *arguments: str, at: ToDo | None = None) -> Finished:
+        """Run deploy.sh to its end; `at` says what is done meanwhile, where it prints the words."""
+        began = time.monotonic()
+        with self.start(action, *arguments) as process:
+            said = "".join(doing_meanwhile(process, at or {}))
+        return Finished(process.returncode, said, time.monotonic() - began)
+
+    def kill(
+        self,
+        process: subprocess.Popen[str],
+        words: str,
+        *,
+        lines_more: int = 0,
+        at: ToDo | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> str:
+        """Kill deploy.sh and all that it started where it prints the words, or some lines later; return what it said.
+
+        It stands still for what is done `meanwhile`.
+        """
+        said = []
+        with process:
+            lines = doing_meanwhile(process, at or {})
+            for line in lines:
+                said.append(line)
+                if words in line:
+                    break
+            said.extend(islice(lines, lines_more))
+            os.killpg(process.pid, signal.SIGSTOP)
+            try:
+                meanwhile()
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "".join(said)
+        return "".join(said)
 
     def told(self, action: str, *arguments: str, code: int = 0) -> Any:
         """Return what an action says to programs."""
@@ -48,10 +99,16 @@ class Deployment:
         assert done.code == code, done.output
         return json.loads(next(line for line in done.output.splitlines() if line.startswith(('{"', "[{", "[]"))))
 
+    # --- what it left -------------------------------------------------------------------------------------------------
+
     def releases(self) -> list[dict[str, Any]]:
         """Return the ledger's entries, oldest first."""
         entries = [json.loads(path.read_text()) for path in (self.state / "ledger").glob("*.json")]
         return sorted(entries, key=lambda entry: int(entry["id"].removeprefix("r")))
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the ledger's entry of the release in force."""
+        return next(release for release in reversed(self.releases()) if release["outcome"] == "in force")
 
     def proxy(self) -> str:
         """Return where callers outside of the cluster reach the model proxy."""
@@ -80,45 +137,65 @@ class Deployment:
         assert reply.status_code == httpx.codes.OK, reply.text
         return reply.headers["x-athena-backend"]
 
+    # --- the copy -----------------------------------------------------------------------------------------------------
 
-class Callers:
-    """Programs that ask without a pause, a third of the prompts as streams, each on a connection of its own."""
+    def commit(self, message: str) -> None:
+        """Commit what was changed in the copy."""
+        for command in (["add", "--all"], ["commit", "--quiet", "--message", message]):
+            subprocess.run([*GIT, *command], cwd=self.clone, check=True)
 
-    def __init__(self, url: str, count: int) -> None:
-        self._url = url
-        self._ended = threading.Event()
-        self.outcomes: Counter[str] = Counter()
-        self._threads = [threading.Thread(target=self._call, args=(number,), daemon=True) for number in range(count)]
+    def add_migrations(self, last: str) -> None:
+        """Have the migrations up to this one in the copy, those that are not there yet."""
+        versions = self.clone / "service" / "migrations" / "versions"
+        following = A_TABLE, A_FINAL_TABLE
+        for number, revision in enumerate(following[: following.index(last) + 1]):
+            if not list(versions.glob(f"{revision}_*")):
+                is_final = revision == A_FINAL_TABLE
+                after = following[number - 1] if number else self.schema()
+                add_migration(self.clone, revision, after, reversible=not is_final, previous_code_runs=not is_final)
+                self.commit("A table more")
 
-    def _call(self, number: int) -> None:
-        asked = number
-        while not self._ended.is_set():
-            asked += 1
-            try:
-                self.outcomes[self._ask(stream=asked % 3 == 0)] += 1
-            except httpx.HTTPError as error:
-                self.outcomes[repr(error)] += 1
+    def configure(self, values: dict[str, Any]) -> None:
+        """Have other values in the inventory."""
+        group = self.trial.name.replace("-", "_")
+        (self.trial.inventory / "group_vars" / group / "of_a_test.json").write_text(json.dumps(values))
 
-    def _ask(self, *, stream: bool) -> str:
-        body = {"model": "tiny", "prompt": "What is 2+2?", "max_tokens": 4, "stream": stream}
-        reply = httpx.post(f"{self._url}/v1/completions", json=body, timeout=60)
-        if reply.status_code != httpx.codes.OK:
-            return f"{reply.status_code} {reply.text[:200]}"
-        if stream and not reply.text.rstrip().endswith("data: [DONE]"):
-            return f"a stream without its end: {reply.text[-100:]!r}"
-        return "answered"
+    # --- callers ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Ask for as long as the block runs."""
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            for thread in self._threads:
-                thread.join()
+    def called(self, rate: int = RATE) -> Iterator[None]:
+        """Have callers ask meanwhile, of whose prompts none may fail."""
+        engine = Engine(self.trial.variables["athena_node_address"])
+        callers = Callers(self.proxy(), rate)
+        with meanwhile(engine.answer):
+            (backend,) = json.loads(self.backends("add", MODEL, "--type", "openai", "--url", engine.url, "--json"))
+            try:
+                wait_until(lambda: all(self.answers(MODEL) for _ in range(10)), 30)
+                with meanwhile(callers.call):
+                    yield
+            finally:
+                self.backends("rm", str(backend["id"]))
+        callers.assert_that_all_were_answered()
+
+    def backends(self, *arguments: str) -> str:
+        """Return what the command `athena backends` says in the cluster."""
+        where = ("exec", "--namespace", "athena-admin", "deployment/athena-admin-backend", "--")
+        return self.trial.kubectl(*where, "athena", "backends", *arguments)
+
+    def answers(self, model: str) -> bool:
+        """Return whether the proxy has an answer of a model."""
+        asked = {"model": model, "prompt": "Are you there?", "max_tokens": 1}
+        return httpx.post(f"{self.proxy()}/v1/completions", json=asked, timeout=60).status_code == httpx.codes.OK
+
+
+def doing_meanwhile(process: subprocess.Popen[str], at: ToDo) -> Iterator[str]:
+    """Return the lines of a process one by one, doing something where it prints certain words for the first time."""
+    to_do = dict(at)
+    assert process.stdout
+    for line in process.stdout:
+        for words in [words for words in to_do if words in line]:
+            to_do.pop(words)()
+        yield line
 
 
 def secrets_in(text: str, state: Path, python: Path) -> list[str]:

@@ -24,6 +24,7 @@ def started() -> Iterator[Trial]:
     """A trial of this checkout, of which nothing is left afterwards."""
     name = f"trial-test-{os.getpid()}"
     try:
+        assert Path(trial("start", name)) == ROOT / "inventory" / name
         yield Trial(name)
     finally:
         trial("stop", name)

@@ -1,36 +1,19 @@
 """The life of an environment on a real cluster, by deploy.sh. The tests build on each other, in order."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from changes import add_migration
-from deployment import Callers, Deployment, secrets_in
-from trials import ROOT, Trial
+from deployment import A_FINAL_TABLE, Deployment, secrets_in
+from trials import run
 
+pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(1800)
 
-NEW_REVISION, FINAL_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
 
-
-@pytest.fixture(scope="module")
-def deployment() -> Iterator[Deployment]:
-    """A trial of a copy of this checkout, with commits of its own, to which it is deployed."""
-    name = f"trial-deploy-{os.getpid()}"
-    folder = Path(tempfile.mkdtemp(prefix="athena-trial-", dir="/tmp")).resolve()
-    clone = folder / "clone"
-    subprocess.run([ROOT / "molecule" / "shared" / "working-copy", clone], check=True)
-    try:
-        yield Deployment(Trial(name, clone))
-    finally:
-        subprocess.run([clone / "molecule" / "shared" / "trial", "stop", name], check=True)
-        shutil.rmtree(folder)
+# molecule's scenarios of a whole environment, in this order.
+SCENARIOS = ("half_failed", "upgrade", "rollback", "irreversible", "restore")
 
 
 def test_a_plan_for_an_empty_cluster_tells_what_it_would_do_and_does_nothing(deployment: Deployment) -> None:
@@ -100,67 +83,10 @@ def test_a_component_is_scaled_and_what_was_changed_by_hand_is_put_right(deploym
     assert deployment.run("scale", "nobody", "1").code == 1
 
 
-def test_an_update_that_cannot_run_is_taken_back(deployment: Deployment) -> None:
-    source = deployment.clone / "service" / "src" / "athena" / "orchestrator" / "app.py"
-    sound = source.read_text()
-    source.write_text(sound + "\nraise RuntimeError('of a test')\n")
-    add_migration(deployment.clone, NEW_REVISION, after=deployment.schema())
-    before = deployment.schema()
-    impatient = ("-e", "kubernetes_app_patience=60")
-    done = deployment.run("update", *impatient)
-    source.write_text(sound)
-    assert done.code == 3, done.output
-    assert "of a test" in done.output
-    assert deployment.schema() == before
-    assert deployment.told("status", *impatient)["problems"] == []
-    assert deployment.releases()[-1]["outcome"] == "failed, taken back"
-
-
-def test_an_update_and_a_rollback_lose_no_request_of_those_who_call_meanwhile(deployment: Deployment) -> None:
-    deployment.commit("A table more")
-    before = deployment.schema()
-    callers = Callers(deployment.proxy(), 8)
-    with callers.calling():
-        done = deployment.run("update")
-        assert done.code == 0, done.output
-        assert deployment.schema() == NEW_REVISION
-        back = deployment.run("rollback")
-        assert back.code == 0, back.output
-    assert deployment.schema() == before
-    assert set(callers.outcomes) == {"answered"}, callers.outcomes
-    assert callers.outcomes["answered"] > 1000
-    assert deployment.told("status")["problems"] == []
-
-
-def test_migrations_that_cannot_be_taken_back_wait_for_a_decision(deployment: Deployment) -> None:
-    add_migration(deployment.clone, FINAL_REVISION, after=NEW_REVISION, reversible=False, previous_code_runs=False)
-    before = deployment.schema()
-    refused = deployment.run("update")
-    assert refused.code == 6, refused.output
-    assert FINAL_REVISION in refused.output
-    assert deployment.schema() == before
-    allowed = deployment.run("update", "--allow-irreversible")
-    assert allowed.code == 0, allowed.output
-    assert deployment.schema() == FINAL_REVISION
-    release = deployment.releases()[-1]
-    assert release["backup"]["id"]
-    assert [step["reversible"] for step in release["migrations"]] == [True, False]
-    undecided = deployment.run("rollback")
-    assert undecided.code == 6, undecided.output
-    assert release["backup"]["id"] in undecided.output
-    assert deployment.releases()[-1] == release
-
-
-def test_a_backup_is_restored_and_the_release_runs_on_it(deployment: Deployment) -> None:
-    made = deployment.told("backup")
-    deployment.sql("delete from llm_backends")
-    done = deployment.run("restore", made["id"])
-    assert done.code == 0, done.output
-    assert deployment.sql("select count(*) from llm_backends") == "1"
-    assert deployment.who_answers() == "mlx"
-    unknown = deployment.run("restore", "athena-19700101T000000Z")
-    assert unknown.code == 1, unknown.output
-    assert deployment.told("status")["lock"] == ""
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_scenario(deployment: Deployment, scenario: str) -> None:
+    command = ("molecule", "--base-config", "molecule/config.yml", "test", "--scenario-name", scenario)
+    run("env", f"ATHENA_SHARED_TRIAL={deployment.trial.name}", *command)
 
 
 def test_secrets_are_rotated_and_everything_uses_the_new_ones(deployment: Deployment) -> None:
@@ -177,7 +103,7 @@ def test_destroy_keeps_what_holds_data_and_a_deployment_brings_the_rest_back(dep
     assert done.code == 0, done.output
     left = deployment.trial.kubectl("get", "deployments", "--all-namespaces", "--output", "name")
     assert "athena" not in left
-    assert deployment.schema() == FINAL_REVISION
+    assert deployment.schema() == A_FINAL_TABLE
     back = deployment.run("deploy")
     assert back.code == 0, back.output
     assert deployment.who_answers() == "mlx"

@@ -39,7 +39,7 @@ class Trial:
 
     def __init__(self, name: str, root: Path = ROOT) -> None:
         self.name, self.root = name, root
-        self.inventory = Path(run(root / "molecule" / "shared" / "trial", "start", name, at=root))
+        self.inventory = root / "inventory" / name
         self.listed = json.loads(run("ansible-inventory", "--inventory", self.inventory, "--list"))
         self.variables: dict[str, Any] = self.listed["_meta"]["hostvars"][f"{name}-db"]
 

@@ -7,8 +7,12 @@ It runs in Ansible's own process, on the controller, because that is where all t
 
 Operations (`op`): `read`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest first) and `active`,
 the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+
+A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
+and goes on, as a rollback does after a rollback; any other action is refused until one of them has ended well.
 """
 
+import fcntl
 import getpass
 import json
 import os
@@ -16,6 +20,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,32 +52,52 @@ class ActionModule(ActionBase):
     # --- operations -------------------------------------------------------------------------------------------------
 
     def _op_read(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Answer `lock`: the journal of the release under way, None where there is none."""
-        return {"lock": self._journal()}
+        """Answer whose lock is there, each None or empty where there is none.
+
+        `lock` is the journal of a run that may be under way, `left` that of one that is over without having ended, and
+        `lock_told` says for people which it is and what to do.
+        """
+        journal, is_there = self._journal(), self._lock.exists()
+        over = journal is not None and not _is_alive(journal)
+        return {
+            "lock": None if over else (journal or {"action": "unknown"}) if is_there else None,
+            "left": journal if over else None,
+            "lock_told": self._describe_lock() if is_there else "",
+        }
 
     def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Take the lock. From here on a run that ends without a word has failed and was not taken back."""
+        """Take the lock. From here on a run that ends without a word has failed and was not taken back.
+
+        Answers `took_over`: the runs that were killed since the last one that ended, oldest first.
+        """
         if self._play_context.check_mode:
-            locked = self._lock.exists()
-            return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()} if locked else {}
+            return self._refusal(args["action"])
         # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
         self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
         (self._state / MARKER).touch()
-        try:
-            self._lock.mkdir()
-        except FileExistsError:
-            return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
-        self._write_journal(
-            {
-                "action": args["action"],
-                "owner": getpass.getuser(),
-                "host": socket.gethostname(),
-                "pid": int(args.get("owner_pid") or 0),
-                "since": _now(),
-                "steps": [],
-            }
-        )
-        return {"verdict": NOT_TAKEN_BACK}
+        with self._alone():
+            if refusal := self._refusal(args["action"]):
+                return refusal
+            left = self._journal()
+            took_over = [*left["took_over"], {**left, "took_over": None}] if left else []
+            going_on = f"Going on where the '{left['action']}' since {left['since']} stopped." if left else ""
+            self._lock.mkdir(exist_ok=True)
+            self._write_journal(
+                {
+                    "action": args["action"],
+                    "operand": args.get("operand") or "",
+                    "owner": getpass.getuser(),
+                    "host": socket.gethostname(),
+                    "pid": int(args.get("owner_pid") or 0),
+                    # deploy.sh and ansible-playbook: either may outlive the other.
+                    "processes": {pid: _start_of(pid) for pid in (str(args.get("owner_pid") or 0), str(os.getppid()))},
+                    "since": _now(),
+                    "steps": [],
+                    "record": {},
+                    "took_over": took_over,
+                }
+            )
+        return {"verdict": NOT_TAKEN_BACK, "took_over": took_over, "msg": going_on}
 
     def _op_step(self, args: dict[str, Any]) -> dict[str, Any]:
         """Note that a step begins."""
@@ -79,6 +105,7 @@ class ActionModule(ActionBase):
         if journal is not None and not self._play_context.check_mode:  # it may be another run's
             _end_step(journal)
             journal["steps"].append({"step": args["step"], "at": _now()})
+            journal["record"] = args.get("record") or {}
             self._write_journal(journal)
         return {"msg": args["message"]}
 
@@ -99,14 +126,14 @@ class ActionModule(ActionBase):
                 self._state / "ledger" / f"{recorded}.json",
                 {
                     "id": recorded,
-                    **{key: journal[key] for key in ("action", "owner", "host", "since", "steps")},
+                    **{key: journal[key] for key in ("action", "owner", "host", "since", "steps", "took_over")},
                     "until": _now(),
                     "git": _git_state(Path.cwd()),
                     "outcome": args["outcome"],
                     "error": args.get("error") or None,
                     "replaces": active["id"] if active else None,
                     "restores": args.get("restores") or None,
-                    **(args.get("record") or {}),
+                    **_first_recorded([*(run["record"] for run in journal["took_over"]), args.get("record") or {}]),
                     "content": args["content"],
                     "content_before": active["content"] if active else None,
                 },
@@ -137,6 +164,19 @@ class ActionModule(ActionBase):
 
     def _describe_lock(self) -> str:
         return describe_lock(self._journal(), self._lock)
+
+    def _refusal(self, action: str) -> dict[str, Any]:
+        """Answer what an action that may not have the lock is told; nothing if it may."""
+        if not self._lock.exists() or _goes_on(action, self._journal()):
+            return {}
+        return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others who open the lock waiting."""
+        with (self._state / MARKER).open() as marker:
+            fcntl.flock(marker, fcntl.LOCK_EX)
+            yield
 
     def _journal(self) -> dict[str, Any] | None:
         path = self._lock / "journal.json"
@@ -172,11 +212,28 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
     who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
     if _is_alive(journal):
         return f"Locked: {who}. Wait for its end."
-    last = journal["steps"][-1]["step"] if journal["steps"] else "its beginning"
-    return (
-        f"Locked: {who}.\nThat process is gone; it stopped in the step '{last}'.\n"
-        "Remove the lock with `./deploy.sh ENVIRONMENT unlock`, then `deploy` to go on, or `rollback` to go back."
-    )
+    return f"Locked: {_describe_end(journal)}"
+
+
+def _describe_end(journal: dict[str, Any]) -> str:
+    """Return where a run stopped that is over without having ended, and which command mends that."""
+    step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
+    command = f"rollback {journal['operand']}".strip() if journal["action"] == "rollback" else "deploy"
+    stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
+    mends = f"`./deploy.sh ENVIRONMENT {command}` mends that; `unlock` only removes the lock."
+    return f"{stopped.format(**journal, step=step)} {mends}"
+
+
+def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
+    """Return whether an action mends what a run left that is certainly over."""
+    if journal is None or _is_alive(journal):
+        return False
+    return action in ("deploy", "update") or action == journal["action"] == "rollback"
+
+
+def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the first of several runs recorded: what one that went on saw, others had changed already."""
+    return {key: next((run[key] for run in records if run.get(key)), value) for key, value in records[-1].items()}
 
 
 def _end_step(journal: dict[str, Any]) -> None:
@@ -186,16 +243,22 @@ def _end_step(journal: dict[str, Any]) -> None:
 
 
 def _is_alive(journal: dict[str, Any]) -> bool:
-    """Return whether the lock's owner may be running: always, where that cannot be known from here."""
-    if journal["host"] != socket.gethostname() or not journal["pid"]:
-        return journal["host"] != socket.gethostname()
-    try:
-        os.kill(journal["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    """Return whether a process of the lock's owner may be running: always, where that cannot be known from here."""
+    if journal["host"] != socket.gethostname():
+        return True
+    return any(started and _start_of(pid) == started for pid, started in journal["processes"].items())
+
+
+def _start_of(pid: str) -> str:
+    """Return when a process was started, because its number may be used again; nothing if it is over."""
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return "" if state in "ZX" else numbers[18]
+    asked = subprocess.run(["ps", "-o", "lstart=", "-p", pid], capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
 
 
 def _active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:

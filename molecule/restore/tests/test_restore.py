@@ -1,0 +1,16 @@
+"""A backup in the place of a database that was damaged."""
+
+from deployment import Deployment
+
+
+def test_a_backup_is_restored_and_the_release_runs_on_it() -> None:
+    deployment = Deployment.of_the_scenario()
+    made = deployment.told("backup")
+    deployment.sql("delete from llm_backends")
+    done = deployment.run("restore", made["id"])
+    assert done.code == 0, done.output
+    assert deployment.sql("select count(*) from llm_backends") == "1"
+    assert deployment.who_answers() == "mlx"
+    unknown = deployment.run("restore", "athena-19700101T000000Z")
+    assert unknown.code == 1, unknown.output
+    assert deployment.told("status")["lock"] == ""

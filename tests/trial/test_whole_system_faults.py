@@ -1,0 +1,132 @@
+"""What may befall an environment while it is deployed. The tests build on each other, in order, and on a deployment."""
+
+import json
+
+import pytest
+from changes import add_migration
+from deployment import Deployment
+
+pytest_plugins = ["the_deployment"]
+pytestmark = pytest.mark.timeout(1800)
+
+BACKUPS = "/var/backups/athena-postgresql"
+REVISION = "2a1b2c3d4e5f"
+# Prompts a second: this is about those that fail, not about how many there are.
+RATE = 20
+
+
+@pytest.fixture(scope="module")
+def changed(deployment: Deployment) -> Deployment:
+    """The deployment, with something to do for every step of the next run."""
+    add_migration(deployment.clone, REVISION, after=deployment.schema())
+    (declared,) = deployment.trial.variables["athena_backends"]
+    deployment.configure({"backup_keep": 13, "athena_backends": [{**declared, "max_tokens": 63}]})
+    deployment.commit("A table and a setting more")
+    kubectl = deployment.trial.kubectl
+    kubectl("delete", "secret", "postgres-credentials", "--namespace", "automation")
+    kubectl("create", "service", "clusterip", "left-over", "--namespace", "athena", "--tcp", "80")
+    ours = ("app.kubernetes.io/managed-by=athena", "app.kubernetes.io/name=left-over")
+    kubectl("label", "service", "left-over", "--namespace", "athena", *ours)
+    return deployment
+
+
+def stopped_in(deployment: Deployment) -> str:
+    """Return the step of which the lock says that a run stopped there; `status` tells no more than that."""
+    return str(json.loads((deployment.state / "lock" / "journal.json").read_text())["steps"][-1]["step"])
+
+
+def test_without_the_registry_nothing_is_begun(changed: Deployment) -> None:
+    before = changed.releases()
+    changed.trial.on("cluster", "systemctl", "stop", "docker-registry")
+    try:
+        done = changed.run("update")
+        unwell = changed.told("status", code=8)
+    finally:
+        changed.trial.on("cluster", "systemctl", "start", "docker-registry")
+    assert done.code == 1, done.output
+    assert "is not in the registry" in done.output
+    assert any("the registry does not answer" in problem for problem in unwell["problems"]), unwell["problems"]
+    assert changed.releases() == before
+    assert not (changed.state / "lock").exists()
+
+
+def test_of_two_deployments_at_once_the_second_is_refused(changed: Deployment) -> None:
+    def deploy_again() -> None:
+        second = changed.run("deploy")
+        assert second.code == 5, second.output
+        assert f"process {first.pid}) is busy with 'update'" in second.output
+        assert "unlock" not in second.output
+
+    first = changed.start("update")
+    changed.kill(first, "[1/8]", meanwhile=deploy_again)
+    assert stopped_in(changed) == "hosts"
+
+
+def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fills_later(changed: Deployment) -> None:
+    """A run that goes on where a killed one stopped: the last test left its lock."""
+    before, on_database = changed.schema(), changed.trial.on
+    on_database("db", "mount", "-t", "tmpfs", "-o", "size=500m", "none", BACKUPS)
+    try:
+        refused = changed.run("update")
+        assert refused.code == 1, refused.output
+        assert f"500 MiB free on {BACKUPS}" in refused.output
+        assert stopped_in(changed) == "hosts"
+        on_database("db", "mount", "-o", "remount,size=2g", BACKUPS)
+        fill = {"[2/8]": lambda: on_database("db", "mount", "-o", "remount,size=1m", BACKUPS)}
+        done = changed.run("update", at=fill)
+        unwell = changed.told("status", code=8)
+    finally:
+        on_database("db", "umount", BACKUPS)
+    assert done.code == 3, done.output
+    assert "Going on where the 'update'" in done.output
+    assert "backup_reserve_bytes" in done.output
+    assert changed.schema() == before
+    assert changed.releases()[-1]["outcome"] == "failed, taken back"
+    assert any(f"MiB free on {BACKUPS}" in problem for problem in unwell["problems"]), unwell["problems"]
+    assert not (changed.state / "lock").exists()
+
+
+def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: Deployment) -> None:
+    """Each goes on where the one before was killed, and is killed a step later; the database host reboots meanwhile."""
+    rows = changed.sql("select count(*) from config_audit_log")
+    replaced = changed.in_force()
+    with changed.called(RATE):
+        # Not as the step begins, but when the first thing on the database host has changed.
+        changed.kill(changed.start("update"), "[1/8]", lines_more=1)
+        assert stopped_in(changed) == "hosts"
+        for number, step in enumerate(("backup", "secrets", "schema"), start=2):
+            said = changed.kill(changed.start("deploy"), f"[{number}/8]")
+            assert "Going on where the" in said
+            assert stopped_in(changed) == step
+        # And here when the first of the services is there, so that not all are of one version.
+        changed.kill(changed.start("deploy"), "[5/8]", lines_more=1)
+        assert stopped_in(changed) == "services"
+        unwell = changed.told("status", code=8)
+        (problem,) = (problem for problem in unwell["problems"] if "stopped" in problem)
+        assert "in its step 'services'" in problem
+        assert "`./deploy.sh ENVIRONMENT deploy` mends that" in problem
+        assert unwell["lock"] == "deploy"
+        refused = changed.run("scale", "proxy", "3")
+        assert refused.code == 5, refused.output
+        assert "in its step 'services'" in refused.output
+
+        reboot = {"[5/8]": lambda: changed.trial.on("db", "systemctl", "soft-reboot")}
+        changed.kill(changed.start("deploy"), "[6/8]", at=reboot)
+        assert stopped_in(changed) == "backends"
+        assert changed.trial.on("db", "systemctl", "show", "--property=SoftRebootsCount", "--value") == "1"
+        for number, step in enumerate(("proof", "prune"), start=7):
+            changed.kill(changed.start("deploy"), f"[{number}/8]")
+            assert stopped_in(changed) == step
+        done = changed.run("deploy")
+        assert done.code == 0, done.output
+    assert changed.schema() == REVISION
+    assert int(changed.sql("select count(*) from config_audit_log")) >= int(rows)
+    assert changed.sql("select max_tokens from llm_backends") == "63"
+    assert "left-over" not in changed.trial.kubectl("get", "services", "--namespace", "athena", "--output", "name")
+    release = changed.releases()[-1]
+    assert release["replaces"] == replaced["id"]
+    assert release["schema_before"] == replaced["content"]["schema"]
+    assert [killed["steps"][-1]["step"] for killed in release["took_over"]][-3:] == ["backends", "proof", "prune"]
+    assert [step["revision"] for step in release["migrations"]] == [REVISION]
+    status = changed.told("status")
+    assert (status["problems"], status["lock"]) == ([], "")
