@@ -25,7 +25,7 @@ actions
   backup [--json]         back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
   rotate [SECRET]         make a new secret, or all of them, and have everything use it
-  logs [COMPONENT] [-f]   the end of the logs; -f follows them
+  logs [COMPONENT] [-f]   the end of the logs; -f follows them, or on a cluster names the command that does
   unlock                  remove the lock that a killed run left behind
   destroy [--yes] [--data]   stop everything; asks for the environment's name first. On a cluster what holds data stays,
                           unless --data says that it goes as well; on one machine all of it goes
@@ -37,6 +37,7 @@ arguments for all
 exit codes
   0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
   5 locked   6 a decision is needed   7 changes pending   8 unhealthy
+What each action does on one machine and on a cluster, and how it ends: docs/operations.md.
 ATHENA_PYTHON names the Python to use (3.11 or newer); by default the newest that is found.
 EOF
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from deployment import Deployment
 
+pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.timeout(900)
 def another_image(deployment: Deployment) -> str:
     """A tag of the registry: the service as it is deployed, as an image of its own."""
     registry = deployment.trial.variables["athena_registry_push"]
-    deployed = deployment.releases()[-1]["content"]["images"]["service"].partition("@")[2]
+    deployed = deployment.in_force()["content"]["images"]["service"].partition("@")[2]
     name = f"{registry}/athena:of-a-test"
     described = f"FROM {registry}/athena@{deployed}\nLABEL of-a-test=yes\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=described, text=True, check=True)
@@ -102,11 +103,11 @@ def test_one_component_runs_another_version_until_it_is_told_default(
     after = digests(deployment)
     assert after["orchestrator"] != before["orchestrator"]
     assert {name for name in after if after[name] != before[name]} == {"orchestrator"}
-    assert "orchestrator" in deployment.releases()[-1]["content"]["images"]
+    assert "orchestrator" in deployment.in_force()["content"]["images"]
     back = deployment.run("update", "orchestrator", "default")
     assert back.code == 0, back.output
     assert digests(deployment) == before
-    assert "orchestrator" not in deployment.releases()[-1]["content"]["images"]
+    assert "orchestrator" not in deployment.in_force()["content"]["images"]
 
 
 def test_what_speaks_against_a_database_of_others_is_told_at_once_and_without_a_password(

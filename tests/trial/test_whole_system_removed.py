@@ -11,6 +11,7 @@ import pytest
 import yaml
 from deployment import Deployment, secrets_in
 
+pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -48,9 +49,9 @@ def test_a_database_that_others_run_is_migrated_and_its_backups_are_left_to_them
     done = deployment.run("deploy", *external)
     assert done.code == 0, done.output
     assert "run by others, who make its backups as well" in done.output
-    release = (deployment.state / "ledger" / f"{deployment.releases()[-1]['id']}.json").read_text()
+    release = (deployment.state / "ledger" / f"{deployment.in_force()['id']}.json").read_text()
     assert secrets_in(done.output + release, deployment.state, Path(sys.executable)) == []
-    assert deployment.releases()[-1]["backup"] is None
+    assert deployment.in_force()["backup"] is None
     assert deployment.who_answers() == "mlx"
     for action in (["backup"], ["restore", "any"], ["rotate", "database-owner"]):
         refused = deployment.run(*action, *external)
