@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 PATIENCE = 60
-# A model on two cores, which a cluster, Ansible and these callers share, has time for so many prompts a second: with 10 it
-# fell behind where the machine was busy with other things as well. So the others go to an engine that takes no time.
+# A model on two cores, which a cluster, Ansible and these callers share, has time for so many prompts a second: with 10
+# it fell behind where the machine was busy with other things as well. The others go to an engine that takes no time.
 TO_A_REAL_ENGINE = 2
 MODEL, REAL_MODEL = "answers-at-once", "tiny"
 
