@@ -126,12 +126,7 @@ def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: De
         assert refused.code == 5, refused.output
         assert "in its step 'services'" in refused.output
 
-<<<<<<< HEAD
-        reboot = {"[5/8]": lambda: changed.trial.on("db", "systemctl", "soft-reboot")}
-        changed.kill(changed.start("deploy"), "[6/8]", at=reboot)
-=======
         changed.kill(changed.start("deploy"), "[7/9]", at={"[6/9]": lambda: changed.trial.on("db", "sh", "-c", REBOOT)})
->>>>>>> wt-b
         assert stopped_in(changed) == "backends"
         wait_until(lambda: reboots(changed) > before, 60)
         for number, step in enumerate(("proof", "prune"), start=7):
