@@ -153,7 +153,10 @@ def parse(text: str) -> AgentConfig:
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"not JSON in line {error.lineno}, column {error.colno}: {error.msg}") from None
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        places = [fault["loc"] for fault in found]
+        # A list with a wrong entry is said to be too short as well.
+        faults = [one for one in found if not any(other[: len(one["loc"])] == one["loc"] != other for other in places)]
         raise ConfigurationError(
             "; ".join(_told(fault["loc"], fault["type"], fault["msg"]) for fault in faults)
         ) from None
@@ -176,6 +179,7 @@ _WRONG = {
     "missing": "is missing",
     "string_pattern_mismatch": "is not of the right form",
     "extra_forbidden": "is unknown",
+    "literal_error": "is unknown",
 }
 
 
