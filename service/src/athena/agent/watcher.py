@@ -9,7 +9,7 @@ import structlog
 
 from athena.agent import jobs
 from athena.agent.commands import CommandError, Run
-from athena.agent.configuration import AgentConfig
+from athena.agent.configuration import AgentConfig, LaunchdJob, SystemdJob
 from athena.agent.engine import Engine, LastRestart
 from athena.agent.host.figures import Host, HostFigures
 from athena.agent.judging import Result, State
@@ -158,10 +158,10 @@ class Watcher:
             self._changed()
         self._tell_reason(engine, now)
         chosen = choose((one.candidate() for one in self.engines), now, limits, running=self.restarting)
-        if chosen is not None:
-            due = next(one for one in self.engines if one.name == chosen)
-            self.restarting = chosen
-            self._start(self._restart_engine(due), f"athena agent restart of {chosen}")
+        due = next((one for one in self.engines if one.name == chosen), None)
+        if due is not None and due.config.job is not None:
+            self.restarting = due.name
+            self._start(self._restart_engine(due, due.config.job), f"athena agent restart of {due.name}")
 
     def _tell_reason(self, engine: Engine, now: float) -> None:
         decision = decide(engine.candidate(), now, self.config.restarts)
@@ -170,9 +170,7 @@ class Watcher:
             log.warning("engine_not_restarted", engine=engine.name, reason=decision.reason)
         engine.reason = decision.reason if decision.action in (Action.WAIT, Action.GIVE_UP) else ""
 
-    async def _restart_engine(self, engine: Engine) -> None:
-        job = engine.config.job
-        assert job is not None, "only an engine with a job is chosen"  # noqa: S101
+    async def _restart_engine(self, engine: Engine, job: LaunchdJob | SystemdJob) -> None:
         try:
             begun = time.time()
             reason = decide(engine.candidate(), begun, self.config.restarts).reason
