@@ -1,5 +1,6 @@
 """Whether an engine is started anew."""
 
+import itertools
 from collections.abc import Sequence
 
 import msgspec
@@ -127,5 +128,5 @@ def test_however_an_engine_behaves_there_are_no_more_restarts_in_an_hour_than_th
             restarts.append(now)
     for at in restarts:
         assert sum(at - 3600 < other <= at for other in restarts) <= most
-    for before, behind in zip(restarts, restarts[1:], strict=False):
+    for before, behind in itertools.pairwise(restarts):
         assert behind - before >= min(pause, 3600) - 1e-3

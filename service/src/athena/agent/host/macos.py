@@ -16,7 +16,7 @@ from athena.agent.host.figures import HostFigures, ProcessFigures, Row, disk_spa
 _PAGE_SIZE = re.compile(r"page size of (\d+) bytes")
 _PAGES = re.compile(r"(?m)^Pages ([a-z ]+):\s+(\d+)\.")
 _SPEED_LIMIT = re.compile(r"CPU_Speed_Limit\s*=\s*(\d+)")
-_WARNING = re.compile(r"(?i)thermal warning level\D{0,20}(\d+)")
+_WARNING = re.compile(r"(?i)thermal warning level[^\d\n]{0,20}(\d+)")
 _NO_WARNING = "No thermal warning level has been recorded"
 _BOOT_TIME = re.compile(r"\bsec = (\d+)")
 _UTILIZATION = re.compile(r'"Device Utilization %"\s*=\s*(\d+)')
