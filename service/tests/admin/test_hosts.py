@@ -91,7 +91,7 @@ def test_words_of_other_programs_are_kept_as_one_line_that_a_database_can_hold(a
         ("mac-1", {"at": "yesterday"}, "at"),
         ("mac-1", {"at": "2026-01-05T10:00:00"}, "at"),
         ("mac-1", {"figures": {"disk_free_bytes": -1}}, "figures.disk_free_bytes"),
-        ("mac-1", {"figures": {"disk_free_bytes": 2**63}}, "figures.disk_free_bytes"),
+        ("mac-1", {"figures": {"disk_free_bytes": 10**15 + 1}}, "figures.disk_free_bytes"),
         ("mac-1", {"engines": [{"name": "a"}]}, "engines.0.kind"),
     ],
 )
