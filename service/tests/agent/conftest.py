@@ -90,7 +90,7 @@ class World:
             "job": {"manager": "systemd", "unit": "llama.service"},
             "interval_seconds": 0.2,
             "deadline_seconds": 4,
-            "hung_after": 2,
+            "hung_after": 3,
             "grace_seconds": 60,
             "patience_seconds": 600,
             **fields,

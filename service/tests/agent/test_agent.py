@@ -46,12 +46,12 @@ def test_an_engine_whose_generation_has_died_is_started_anew_though_it_answers(w
 
 def test_an_engine_that_is_at_work_for_others_is_left_alone(world: World) -> None:
     world.start_engine()
-    agent = world.agent(world.engine_config(deadline_seconds=1, hung_after=1))
+    agent = world.agent(world.engine_config(deadline_seconds=2))
     agent.until_state("healthy")
     done = threading.Event()
 
     def ask() -> None:
-        body = {"messages": [{"role": "user", "content": "work=8"}], "stream": True}
+        body = {"messages": [{"role": "user", "content": "work=12"}], "stream": True}
         httpx.post(f"http://127.0.0.1:{world.port}/v1/chat/completions", json=body, timeout=120).raise_for_status()
         done.set()
 
@@ -110,7 +110,7 @@ def test_a_service_manager_that_refuses_is_told_and_asked_again_after_a_pause(wo
 
 def test_an_engine_that_is_down_is_its_service_managers_affair(world: World) -> None:
     world.start_engine()
-    agent = world.agent(world.engine_config(hung_after=1))
+    agent = world.agent()
     agent.until_state("healthy")
     world.manager.signal("llama.service", signal.SIGKILL)
     agent.until_state("down")

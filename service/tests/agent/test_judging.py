@@ -98,6 +98,8 @@ def test_failures_are_counted_from_the_last() -> None:
         (Signs(cpu=0.02, others=7), False),  # those wait in vain
         (Signs(cpu=0.5), True),
         (Signs(cpu=0.02, gpu=80.0), True),  # a long prompt is read by the GPU alone
+        (Signs(cpu=0.02, gpu=80.0, others=2), True),
+        (Signs(cpu=0.02, gpu=80.0, others=0), False),  # that is another engine's work
         (Signs(cpu=0.5, gpu=0.0, others=0), True),  # for callers who have gone
         (Signs(cpu=0.0, gpu=3.0, others=7), False),
         (Signs(gpu=50.0), True),

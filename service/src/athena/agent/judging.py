@@ -80,12 +80,15 @@ _CLEAR = {
 def is_at_work(signs: Signs) -> bool:
     """Whether an engine that is silent to a probe is at work for others.
 
-    Processor and GPU tell even of work for callers who have gone, which `mlx_lm.server` does not notice. Callers who
-    wait tell little: they may wait in vain as well. They count only where nothing else can be seen.
+    The processor tells even of work for callers who have gone, which `mlx_lm.server` does not notice. The GPU is the
+    host's, and tells of this engine only if somebody asks it. Callers who wait tell little by themselves: they may wait
+    in vain as well. They count only where nothing else can be seen.
     """
     if signs.cpu is None and signs.gpu is None:
         return signs.others is None or signs.others > 0
-    return (signs.cpu is not None and signs.cpu >= WORKING_CPU) or (signs.gpu is not None and signs.gpu >= WORKING_GPU)
+    if signs.cpu is not None and signs.cpu >= WORKING_CPU:
+        return True
+    return signs.gpu is not None and signs.gpu >= WORKING_GPU and signs.others != 0
 
 
 def is_worth_waiting(signs: Signs, *, without_token: float, patience: float) -> bool:
