@@ -27,3 +27,13 @@ def test_the_path_of_a_prompt_is_free_of_web_frameworks(module: str) -> None:
 def test_the_database_layer_knows_nothing_of_those_who_use_it() -> None:
     loaded = modules_loaded_by("athena.db.session")
     assert not {name for name in loaded if name.startswith(("athena.admin", "athena.router", "athena.proxy"))}
+
+
+def test_the_agent_of_a_host_needs_neither_the_admin_api_nor_a_database_library() -> None:
+    loaded = modules_loaded_by("athena.agent.app")
+    assert not {"sqlalchemy", "psycopg", "alembic", "athena.db", "athena.admin", "athena.proxy"} & loaded
+
+
+def test_what_decides_in_the_agent_knows_no_network_and_no_processes() -> None:
+    loaded = modules_loaded_by("athena.agent.judging, athena.agent.restarting")
+    assert not {"athena.router.upstream", "athena.agent.commands", "athena.agent.probe", "httpx"} & loaded

@@ -84,6 +84,15 @@ class OrchestratorSettings(RouterSettings):
     orchestrator_intents_file: Path | None = None
 
 
+class AgentSettings(ClientSettings):
+    """What the agent of a host needs: the file that declares its engines, and one that keeps what was restarted (none:
+    in memory only). Without `admin_api_token` it reports nothing.
+    """
+
+    agent_config: Path
+    agent_state_file: Path | None = None
+
+
 class LogSettings(_Settings):
     """`LOG_LEVEL`: debug, info, warning or error."""
 

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 
 from athena import problems
-from athena.admin import endpoints, health
+from athena.admin import endpoints, health, hosts
 from athena.admin.changes import Changes
 from athena.auth.bearer import Authenticator
 from athena.db import migrate
@@ -43,7 +43,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
 
     app = FastAPI(
         title="Athena Admin API",
-        summary="The registry of LLM backends.",
+        summary="The registry of LLM backends, and what the hosts of engines report.",
         version="1",
         lifespan=lifespan,
         docs_url=None,
@@ -60,6 +60,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(endpoints.router)
+    app.include_router(hosts.router)
     return app
 
 

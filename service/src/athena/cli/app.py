@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from athena.cli import ask, backends, database, key, serve, token, verify
+from athena.cli import ask, backends, database, hosts, key, serve, token, verify
 from athena.errors import AthenaError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.add_typer(database.postgres)
 app.command()(token.token)
 app.add_typer(key.keys)
 app.add_typer(backends.backends)
+app.add_typer(hosts.hosts)
 app.command()(ask.ask)
 app.command()(verify.verify)
 

@@ -32,6 +32,8 @@ EXPECTED = {
     "proxy_workers": "a number of processes from 1 to 64",
     "redis_url": "redis://HOST:PORT/DB",
     "orchestrator_intents_file": "the path of a table of intents",
+    "agent_config": "the path of the file that declares this host's engines",
+    "agent_state_file": "a path that this process may write",
     "log_level": "debug, info, warning or error",
 }
 

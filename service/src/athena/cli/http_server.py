@@ -1,4 +1,4 @@
-"""The HTTP server of the Admin API and the orchestrator: uvicorn, on a socket that is already bound."""
+"""The HTTP server of the Admin API, the orchestrator and the agent: uvicorn, on a socket that is already bound."""
 
 import socket
 from typing import Any

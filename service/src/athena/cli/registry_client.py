@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -18,11 +19,15 @@ from athena.errors import (
 from athena.settings import ClientSettings
 
 PATH = "/api/llm-backends"
+HOSTS_PATH = "/api/hosts"
 TIMEOUT_SECONDS = 15.0
 _ERRORS: dict[int, type[AthenaError]] = {
     error.status: error
     for error in (UnauthorizedError, ForbiddenError, NotFoundError, ConflictError, InvalidInputError, UnavailableError)
 }
+
+
+Rows = list[dict[str, Any]]
 
 
 class RegistryClient:
@@ -68,6 +73,15 @@ class RegistryClient:
     def remove(self, backend_id: int) -> None:
         """Delete a backend."""
         self._call("DELETE", f"{PATH}/{backend_id}")
+
+    def hosts(self) -> Rows:
+        """Return every host with the last report of its agent."""
+        hosts: Rows = self._call("GET", HOSTS_PATH)
+        return hosts
+
+    def forget_host(self, name: str) -> None:
+        """Forget a host."""
+        self._call("DELETE", f"{HOSTS_PATH}/{quote(name, safe='')}")
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:

@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,6 @@ from athena.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal
 
 
 class Role(StrEnum):
@@ -22,21 +21,27 @@ class Role(StrEnum):
     ADMIN = "admin"
     PROXY = "proxy"
     ORCHESTRATOR = "orchestrator"
+    AGENT = "agent"
 
 
-DEFAULT_PORT = {Role.ADMIN: 8080, Role.PROXY: 8100, Role.ORCHESTRATOR: 8001}
+DEFAULT_PORT = {Role.ADMIN: 8080, Role.PROXY: 8100, Role.ORCHESTRATOR: 8001, Role.AGENT: 8110}
+Application = Literal[Role.ADMIN, Role.ORCHESTRATOR, Role.AGENT]
 
 
 def serve(
     role: Annotated[Role, typer.Argument(help="Which process to be.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8080, 8100 or 8001 by role; 0: any.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="8080, 8100, 8001 or 8110 by role; 0: any.")
+    ] = None,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
     ] = None,
 ) -> None:
-    """Run the Admin API, the model proxy or the orchestrator in the foreground until SIGTERM or Ctrl-C.
+    """Run the Admin API, the model proxy, the orchestrator or a host's agent in the foreground until SIGTERM or Ctrl-C.
+
+    The agent watches the engines that the file AGENT_CONFIG declares, and has those started anew that hang.
 
     Settings come from the environment; logs are JSON lines on standard output.
     """
@@ -54,7 +59,7 @@ def serve(
     run(listener, grace)
 
 
-def _runner(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[socket.socket, int], None]":
+def _runner(role: Application) -> "Callable[[socket.socket, int], None]":
     """Read the role's settings, and return what serves its application on a socket, with a time to end in."""
     make = _application(role)
 
@@ -80,7 +85,7 @@ def _proxy(workers: int | None) -> "Callable[[socket.socket, int], None]":
     return run
 
 
-def _application(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[], Any]":
+def _application(role: Application) -> "Callable[[], Any]":
     """Read the role's settings, and return what makes its application."""
     from athena import settings
 
@@ -95,6 +100,13 @@ def _application(role: "Literal[Role.ADMIN, Role.ORCHESTRATOR]") -> "Callable[[]
             from athena.orchestrator.app import create_app as create_orchestrator
 
             return lambda: create_orchestrator(orchestrator)
+        case Role.AGENT:
+            agent = load(settings.AgentSettings)
+            from athena.agent import configuration
+            from athena.agent.app import create_app as create_agent
+
+            engines = configuration.read(agent.agent_config)
+            return lambda: create_agent(agent, engines)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -108,3 +108,13 @@ class FigureBatch(Base):
 
     batch_id: Mapped[UUID] = mapped_column(primary_key=True)
     received_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class HostReportRow(Base):
+    """The last report of the agent on one host."""
+
+    __tablename__ = "host_reports"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    report: Mapped[dict[str, Any]]

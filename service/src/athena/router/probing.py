@@ -12,6 +12,7 @@ from athena.router.types import BackendType
 from athena.router.upstream import Reply, UpstreamClient
 
 PROBE_PROMPT = "Hi"  # an empty one ends mlx_lm.server's generation thread, and loads or unloads a model of Ollama's
+IN_MEMORY, ON_DISK = "/api/ps", "/api/tags"  # where Ollama lists its models
 _PATHS = {BackendType.OLLAMA: "/api/version", BackendType.MLX: "/health", BackendType.OPENAI: "/v1/models"}
 _FORGOTTEN_SOON = 2.0  # seconds; a model that is unloaded so soon is not asked any more
 _FOR_EVER = 365 * 86400.0  # seconds; what Ollama keeps for longer it was told to keep for ever
@@ -114,19 +115,29 @@ class Asker:
     async def loaded(self, endpoint_url: str) -> list[Loaded] | None:
         """Return the models that an Ollama holds in memory; None where it does not say."""
         try:
-            reply = await self._upstream.get(endpoint_url + "/api/ps", within=self._check_seconds)
+            return await self.models(endpoint_url + IN_MEMORY)
         except BackendError:
             return None
-        return _models(reply)
+
+    async def models(self, url: str) -> list[Loaded] | None:
+        """Return what an Ollama lists at IN_MEMORY or ON_DISK; None where the answer is no list.
+
+        Raises BackendError where there is no answer in time.
+        """
+        return _models(await self._upstream.get(url, within=self._check_seconds))
 
     async def generates(self, engine: BackendType, endpoint_url: str, model: str, loaded: Loaded | None) -> Proof:
         """Ask for one token."""
-        path, body = generation(engine, model, loaded, datetime.now(UTC))
         try:
-            reply = await self._upstream.post(endpoint_url + path, body, within=self._generate_seconds)
+            reply = await self.generate(engine, endpoint_url, model, loaded)
         except BackendError:
             return Proof.FAILS
         return proof(engine, reply.status, reply.body)
+
+    async def generate(self, engine: BackendType, endpoint_url: str, model: str, loaded: Loaded | None) -> Reply:
+        """Ask for one token, and return the answer, whatever it is; raises BackendError where none comes in time."""
+        path, body = generation(engine, model, loaded, datetime.now(UTC))
+        return await self._upstream.post(endpoint_url + path, body, within=self._generate_seconds)
 
 
 def _models(reply: Reply) -> list[Loaded] | None:
