@@ -40,6 +40,7 @@ LIMITS = {
     "MemoryLock": resource.RLIMIT_MEMLOCK,
     "NumberOfFiles": resource.RLIMIT_NOFILE,
     "NumberOfProcesses": resource.RLIMIT_NPROC,
+    "ResidentSetSize": resource.RLIMIT_RSS,
     "Stack": resource.RLIMIT_STACK,
 }
 # What launchd answers with; launchctl puts the name of the action before it.
@@ -355,7 +356,8 @@ def read_plist(domain: str, path: str) -> dict[str, Any]:
     owners = {mac.settings()["root"]} | ({int(domain.partition("/")[2])} if domain != "system" else set())
     if not stat.S_ISREG(seen.st_mode) or seen.st_uid not in owners or seen.st_mode & 0o022:
         raise ToolError(*BAD_OWNER)
-    if not isinstance(keys, dict) or not is_job(keys):
+    refused = mac.settings()["refused"]
+    if not isinstance(keys, dict) or not is_job(keys) or (refused and refused in str(keys)):
         raise ToolError(*INPUT_OUTPUT)
     return keys
 

@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "root": 0,
     "logins": [],  # the users with a desktop, by number
     "daemons": "/Library/LaunchDaemons",
+    "refused": "",  # a word: a plist that has it cannot be loaded, for reasons that launchd does not tell
     "version": "15.6",
     "build": "24G84",
     "sysctl": {
