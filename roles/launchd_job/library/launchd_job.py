@@ -228,15 +228,16 @@ class Job:
 
     def write(self, text):
         folder = self.path.parent
-        if not folder.exists():  # of a user who never had an agent
-            folder.mkdir(mode=0o755)
-            os.chown(folder, *self.owner())
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            missing.mkdir(mode=0o755)  # of a user who never had an agent
+            os.chown(missing, *self.owner(), follow_symlinks=False)
+        # By its descriptor and not its name: where the folder is a user's, root must not be led elsewhere.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{self.label}.", delete=False) as part:
             part.write(text)
+            os.fchown(part.fileno(), *self.owner())
+            os.fchmod(part.fileno(), MODE)
         try:
             self.lint(part.name)
-            os.chown(part.name, *self.owner())
-            Path(part.name).chmod(MODE)
             Path(part.name).replace(self.path)
         finally:
             Path(part.name).unlink(missing_ok=True)
