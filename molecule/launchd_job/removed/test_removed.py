@@ -5,7 +5,7 @@ from testinfra.host import Host
 
 
 def test_nothing_runs(host: Host) -> None:
-    assert host.run("pgrep --full /opt/athena/service.py").rc == 1
+    assert host.run("pgrep --full --uid _athena,person /opt/athena/service.py").rc == 1
     assert host.check_output("launchctl list") == "PID\tStatus\tLabel"
 
 

@@ -28,7 +28,11 @@ options:
   keys: {description: What the plist says beside the label; nothing of what is empty., type: dict, default: {}}
   version: {description: What the job runs, as far as the plist does not say it., type: str, default: ''}
   versions: {description: The folder that remembers versions., type: path, required: true}
-  state: {description: What is to be., type: str, choices: [present, absent, look], default: present}
+  state:
+    description: What is to be; `judged` refuses what cannot be, and changes nothing.
+    type: str
+    choices: [present, absent, judged, look]
+    default: present
   patience: {description: "How long launchd may take for a step beyond the time that the job has to end, in seconds.",
              type: int, default: 30}
 """
@@ -318,21 +322,25 @@ def must_run(keys):
         raise JobError(f"launchd_job_working_dir: there is no folder {folder}. Nothing was changed: make it first.")
 
 
-def have(job, keys, version, is_check):
-    """Have the job as declared; return whether that changed anything, and the difference."""
+def judge(job, keys, is_check):
+    """Return the plist, or refuse what cannot be, before anything is changed."""
     text = render(job.label, keys)
     if not is_check:
         must_run(keys)
         if not job.domain:
-            raise JobError(
-                "launchd_job_user: there is no such user. Nothing was changed: make it first, or name another."
-            )
-    seen = job.look() if is_check else job.settle()
-    if job.domain and not seen["has_domain"]:
+            raise JobError("launchd_job_user: there is no such user. Nothing was changed: make it, or name another.")
+    if job.domain and not job.look()["has_domain"]:
         raise JobError(
             f"{job.user.pw_name} has no desktop session, and an agent needs one. Nothing was changed: log in on the"
             " Mac, or set launchd_job_kind to daemon."
         )
+    return text
+
+
+def have(job, keys, version, is_check):
+    """Have the job as declared; return whether that changed anything, and the difference."""
+    text = judge(job, keys, is_check)
+    seen = job.look() if is_check else job.settle()
     old, old_version = job.old_text(), job.old_version()
     difference = {
         "before_header": str(job.path),
@@ -400,7 +408,7 @@ def main():
             "keys": {"type": "dict", "default": {}, "no_log": False},
             "version": {"type": "str", "default": ""},
             "versions": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent", "look"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "judged", "look"], "default": "present"},
             "patience": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -409,6 +417,9 @@ def main():
     try:
         if module.params["state"] == "look":
             module.exit_json(changed=False, job=job.look(), version=job.old_version())
+        if module.params["state"] == "judged":
+            judge(job, module.params["keys"], module.check_mode)
+            module.exit_json(changed=False)
         if module.params["state"] == "absent":
             changed, difference = remove(job, module.check_mode)
         else:
