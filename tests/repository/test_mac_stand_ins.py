@@ -109,6 +109,17 @@ def test_what_is_loaded_or_still_ending_cannot_be_loaded(mac: Mac) -> None:
     assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 0
 
 
+def test_launchd_may_take_its_time_to_forget_a_job(mac: Mac) -> None:
+    mac.set(linger=1)
+    path = mac.plist("exec sleep 60", RunAtLoad=True)
+    mac.launchctl("bootstrap", mac.desktop, path)
+    assert mac.launchctl("bootout", mac.job)[0] == 0
+    assert mac.launchctl("print", mac.job)[0] == 113
+    assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 5
+    time.sleep(1)
+    assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 0
+
+
 def test_a_process_that_does_not_end_in_its_time_is_killed(mac: Mac) -> None:
     path = mac.plist("trap '' TERM; while :; do sleep 0.05; done", RunAtLoad=True, ExitTimeOut=1)
     mac.launchctl("bootstrap", mac.desktop, path)

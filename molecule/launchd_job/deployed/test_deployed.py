@@ -52,7 +52,7 @@ def test_its_environment_is_the_declared_one_and_what_launchd_gives(host: Host) 
         "XPC_FLAGS": "0x0",
         "XPC_SERVICE_NAME": LABEL,
         "HOME": "/Users/_athena",
-        "SECONDS_TO_END": "3",
+        "SECONDS_TO_END": "2",
         "WORDS": WORDS,
     }
 

@@ -7,6 +7,7 @@ One process and one thread: it forks, so that what runs between fork and exec is
 import contextlib
 import grp
 import json
+import math
 import os
 import plistlib
 import pwd
@@ -174,6 +175,7 @@ class Launchd:
 
     def __init__(self) -> None:
         self.jobs: dict[tuple[str, str], Job] = {}
+        self.left: dict[tuple[str, str], float] = {}
         self.is_ending = False
 
     # --- processes ----------------------------------------------------------------------------------------------------
@@ -215,6 +217,7 @@ class Launchd:
                 os.kill(job.pid, signal.SIGKILL)
             if job.is_leaving and job.pid is None:
                 del self.jobs[key]
+                self.left[key] = now
             elif job.pid is None and job.due is not None and now >= job.due:
                 self.start(job)
             elif job.tick_at is not None and now >= job.tick_at:
@@ -255,7 +258,9 @@ class Launchd:
         keys = read_plist(domain, path)
         label = keys["Label"]
         # The same answer for what is loaded, for what is still ending and for what is disabled.
-        if (domain, label) in self.jobs or mac.read("disabled", {}).get(domain, {}).get(label):
+        is_lingering = time.monotonic() < self.left.get((domain, label), -math.inf) + mac.settings()["linger"]
+        is_disabled = mac.read("disabled", {}).get(domain, {}).get(label)
+        if (domain, label) in self.jobs or is_lingering or is_disabled:
             raise ToolError(*INPUT_OUTPUT)
         job = self.jobs[domain, label] = Job(domain, path, keys)
         if interval := keys.get("StartInterval"):
