@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
     "root": 0,
     "logins": [],  # the users with a desktop, by number
     "daemons": "/Library/LaunchDaemons",
-    "linger": 0,  # so many seconds a job cannot be loaded again after its process has ended and `print` finds it no more
+    "linger": 0,  # so many seconds a job that `print` finds no more still cannot be loaded again
     "refused": "",  # a word: a plist that has it cannot be loaded, for reasons that launchd does not tell
     "version": "15.6",
     "build": "24G84",
