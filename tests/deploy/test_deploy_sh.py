@@ -315,6 +315,7 @@ def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(envir
 
 def test_the_lock_of_a_killed_run_can_be_removed(environment: Environment) -> None:
     kill_as_soon_as_it_is_locked(environment, but_first=lambda: environment.run("unlock").code == 5)
+    assert environment.run("plan").code == 5
     assert environment.run("unlock").code == 0
     assert not (environment.state / "lock").exists()
     assert environment.run("status").code == 0
