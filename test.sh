@@ -129,9 +129,12 @@ stage_lint() {
   done < <(git ls-files --cached --others --exclude-standard)
   check "shellcheck" shellcheck --external-sources "${shell_files[@]}"
   check "locks" locks_match_their_inputs
+  check "merges" no_marks_of_a_conflict
   settle
   tests tests/repository
 }
+
+no_marks_of_a_conflict() { ! git grep --line-number -E '^(<{7}|>{7}|\|{7})( |$)'; }
 
 locks_match_their_inputs() {
   molecule/shared/working-copy "$work/locks" || return 1

@@ -120,3 +120,23 @@ def test_the_scheduled_run_makes_and_proves_one_and_keeps_no_more_than_told(host
     assert len(host.file(BACKUPS).listdir()) == 2 * 3
     assert backup(host, "verify", "latest").rc == 0
     assert host.check_output("systemctl show --property Result --value athena-backup.service") == "success"
+
+
+def test_the_oldest_backup_can_be_restored_though_one_is_made_before_it(host: Host) -> None:
+    oldest = json.loads(backup(host, "list").stdout)[0]["id"]
+    made = json.loads(backup(host, "make", "before", oldest).stdout)
+    assert {oldest, made["id"]} < {kept["id"] for kept in json.loads(backup(host, "list").stdout)}
+    assert backup(host, "verify", oldest).rc == 0
+    unknown = backup(host, "make", "before", "athena-20200101T000000Z")
+    assert unknown.rc == 1
+    assert "has no backup" in unknown.stderr
+
+
+def test_a_database_that_was_lost_is_brought_back(host: Host) -> None:
+    wanted = json.loads(backup(host, "list").stdout)[-1]["id"]
+    host.check_output("runuser -u postgres -- dropdb --force athena")
+    assert json.loads(backup(host, "make", "before", wanted).stdout) == {"id": ""}
+    restored = backup(host, "restore", wanted)
+    assert restored.rc == 0, restored.stderr
+    assert json.loads(restored.stdout)["previous"] == ""
+    assert ask(host, "SELECT model_name FROM llm_backends") == "phi3:mini"

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Back up one PostgreSQL database, prove that a backup can be restored, and restore it.
 
-usage: athena-backup make | list | verify ID | restore ID     (ID as `list` shows it, or `latest`)
+usage: athena-backup make | make before ID | list | verify ID | restore ID     (ID as `list` shows it, or `latest`)
 
 Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
 ID.json, its manifest, which is written last: a dump without one is not a backup. The manifest says what every table
@@ -126,7 +126,18 @@ class Backups:
             )
         return manifest
 
-    def make(self) -> dict[str, Any]:
+    def make_before(self, wanted: str) -> dict[str, Any]:
+        """Make a backup before another is restored, which stays however old; nothing where there is no database."""
+        found = self.find(wanted)
+        return self.make(spared=found.id) if self._is_there() else {"id": ""}
+
+    def _is_there(self) -> bool:
+        with connection(self._settings, "postgres") as server:
+            cursor = server.cursor()
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (self._settings.database,))
+            return bool(cursor.rowcount)
+
+    def make(self, spared: str = "") -> dict[str, Any]:
         """Dump the database, and write down what it held in the same snapshot."""
         folder = self._settings.folder
         for left_over in folder.glob(f"*{PART}"):
@@ -148,7 +159,7 @@ class Backups:
                 self._complete(part, manifest)
             finally:
                 part.unlink(missing_ok=True)
-        self._prune()
+        self._prune(spared)
         return self._described(manifest)
 
     def _unused_id(self) -> tuple[str, str]:
@@ -168,8 +179,10 @@ class Backups:
         unfinished.rename(description)
         sync(self._settings.folder)
 
-    def _prune(self) -> None:
+    def _prune(self, spared: str) -> None:
         for manifest in self.manifests()[: -self._settings.keep]:
+            if manifest.id == spared:
+                continue
             (self._settings.folder / f"{manifest.id}.json").unlink()
             self.path(manifest).unlink()
 
@@ -393,6 +406,9 @@ def main(arguments: list[str]) -> None:
             case ["make"]:
                 with alone(settings):
                     answer = backups.make()
+            case ["make", "before", wanted]:
+                with alone(settings):
+                    answer = backups.make_before(wanted)
             case ["verify", wanted]:
                 with alone(settings):
                     answer = backups.verify(wanted)

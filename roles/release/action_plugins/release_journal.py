@@ -5,8 +5,9 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest first) and `active`,
-the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+Operations (`op`): `read`, `refuse`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest first) and
+`active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder
+`exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, as a rollback does after a rollback; any other action is refused until one of them has ended well.
@@ -64,6 +65,10 @@ class ActionModule(ActionBase):
             "left": journal if over else None,
             "lock_told": self._describe_lock() if is_there else "",
         }
+
+    def _op_refuse(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Fail where an action may not have the lock, before anything is looked at for it."""
+        return self._refusal(args["action"])
 
     def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
         """Take the lock. From here on a run that ends without a word has failed and was not taken back.
