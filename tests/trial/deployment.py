@@ -27,7 +27,7 @@ A_TABLE, A_FINAL_TABLE = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
 RATE = 200
 
 
-ToDo = Mapping[str, Callable[[], object]]
+Interventions = Mapping[str, Callable[[], object]]
 
 
 class Deployment:
@@ -57,7 +57,7 @@ class Deployment:
             start_new_session=True,
         )
 
-    def run(self, action: str, *arguments: str, at: ToDo | None = None) -> Finished:
+    def run(self, action: str, *arguments: str, at: Interventions | None = None) -> Finished:
         """Run deploy.sh to its end; `at` says what is done meanwhile, where it prints the words."""
         began = time.monotonic()
         with self.start(action, *arguments) as process:
@@ -70,7 +70,7 @@ class Deployment:
         words: str,
         *,
         lines_more: int = 0,
-        at: ToDo | None = None,
+        at: Interventions | None = None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> str:
         """Kill deploy.sh and all that it started where it prints the words, or some lines later; return what it said.
@@ -188,7 +188,7 @@ class Deployment:
         return httpx.post(f"{self.proxy()}/v1/completions", json=asked, timeout=60).status_code == httpx.codes.OK
 
 
-def doing_meanwhile(process: subprocess.Popen[str], at: ToDo) -> Iterator[str]:
+def doing_meanwhile(process: subprocess.Popen[str], at: Interventions) -> Iterator[str]:
     """Return the lines of a process one by one, doing something where it prints certain words for the first time."""
     to_do = dict(at)
     assert process.stdout

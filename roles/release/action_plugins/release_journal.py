@@ -84,7 +84,7 @@ class ActionModule(ActionBase):
             if refusal := self._refusal(args["action"]):
                 return refusal
             left = self._journal()
-            took_over = [*left["took_over"], {**left, "took_over": None}] if left else []
+            took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
             going_on = f"Going on where the '{left['action']}' since {left['since']} stopped." if left else ""
             self._lock.mkdir(exist_ok=True)
             self._write_journal(
@@ -223,7 +223,7 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
 def _describe_end(journal: dict[str, Any]) -> str:
     """Return where a run stopped that is over without having ended, and which command mends that."""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
-    command = f"rollback {journal['operand']}".strip() if journal["action"] == "rollback" else "deploy"
+    command = f"rollback {journal.get('operand', '')}".strip() if journal["action"] == "rollback" else "deploy"
     stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
     mends = f"`./deploy.sh ENVIRONMENT {command}` mends that; `unlock` only removes the lock."
     return f"{stopped.format(**journal, step=step)} {mends}"
@@ -251,7 +251,9 @@ def _is_alive(journal: dict[str, Any]) -> bool:
     """Return whether a process of the lock's owner may be running: always, where that cannot be known from here."""
     if journal["host"] != socket.gethostname():
         return True
-    return any(started and _start_of(pid) == started for pid, started in journal["processes"].items())
+    # A lock of a version before has the number of one process alone.
+    processes = journal.get("processes") or {str(journal["pid"]): _start_of(str(journal["pid"]))}
+    return any(started and _start_of(pid) == started for pid, started in processes.items())
 
 
 def _start_of(pid: str) -> str:

@@ -68,7 +68,7 @@ Proto Recv-Q Send-Q  Local Address          Foreign Address        (state)
 tcp4       0      0  127.0.0.1.8081         127.0.0.1.52345        ESTABLISHED
 tcp4       0      0  127.0.0.1.52345        127.0.0.1.8081         ESTABLISHED
 tcp4       0      0  127.0.0.1.8081         *.*                    LISTEN
-tcp4       0      0  10.0.0.5.18081         10.0.0.6.50000         ESTABLISHED
+tcp4       0      0  192.0.2.5.18081        192.0.2.6.50000        ESTABLISHED
 tcp6       0      0  ::1.8081               ::1.50001              CLOSE_WAIT
 """
 

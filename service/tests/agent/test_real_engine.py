@@ -5,27 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.agent.conftest import World
+from tests.agent.conftest import Agent, World
 from tests.engines.server import EngineServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
+def beside(server: EngineServer, world: World, **limits: float) -> Agent:
+    """Return an agent that watches the server, with these limits."""
+    assert server.pid is not None
+    world.manager.adopt("mlx.service", server.pid)
+    job = {"manager": "systemd", "unit": "mlx.service"}
+    declared = {"name": "mlx", "kind": "mlx", "url": server.url, "model": server.model, "job": job}
+    return world.agent({**declared, **limits})
+
+
 def test_a_real_engine_that_is_stopped_is_let_go_on_by_one_restart(mlx_server: EngineServer, world: World) -> None:
-    pid = mlx_server.pid
-    assert pid is not None
-    world.manager.adopt("mlx.service", pid)
-    engine = {
-        "name": "mlx",
-        "kind": "mlx",
-        "url": mlx_server.url,
-        "model": mlx_server.model,
-        "job": {"manager": "systemd", "unit": "mlx.service"},
-        "interval_seconds": 0.5,
-        "deadline_seconds": 5,
-        "hung_after": 2,
-    }
-    agent = world.agent(engine)
+    agent = beside(mlx_server, world, interval_seconds=0.5, deadline_seconds=5, hung_after=2)
     try:
         agent.until_state("healthy", name="mlx")
         mlx_server.freeze()
@@ -38,20 +34,8 @@ def test_a_real_engine_that_is_stopped_is_let_go_on_by_one_restart(mlx_server: E
 
 
 def test_a_real_engine_that_reads_and_writes_for_others_is_left_alone(mlx_server: EngineServer, world: World) -> None:
-    pid = mlx_server.pid
-    assert pid is not None
-    world.manager.adopt("mlx.service", pid)
-    engine = {
-        "name": "mlx",
-        "kind": "mlx",
-        "url": mlx_server.url,
-        "model": mlx_server.model,
-        "job": {"manager": "systemd", "unit": "mlx.service"},
-        "interval_seconds": 0.1,
-        "deadline_seconds": 1,  # short, where several write at once
-        "hung_after": 5,
-    }
-    agent = world.agent(engine)
+    # A short deadline, where several write at once.
+    agent = beside(mlx_server, world, interval_seconds=0.1, deadline_seconds=1, hung_after=5)
     agent.until_state("healthy", "busy", name="mlx")
     body = {"model": "default_model", "prompt": "a b c d " * 200, "max_tokens": 300, "stream": True}
 

@@ -92,10 +92,7 @@ class AgentMetrics:
             "1 for the state of the engine, 0 for the others.",
             ("engine", "kind", "state"),
             lambda: (
-                ((one.name, one.config.kind, state), float(now is state))
-                for one in engines
-                for now in (one.state,)
-                for state in State
+                ((one.name, one.config.kind, state), float(one.state is state)) for one in engines for state in State
             ),
         )
         self._gauge(
