@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from athena.proxy.server.limits import Ending
 from tests.proxy.plain import Line, Plain, get, plain_server, post, until
 from tests.proxy.standin import Heard, StandIn
 from tests.support.processes import Server
 from tests.support.prompt_server import Serving
 
 
-def stopping(serving: Serving, grace: float) -> "Future[None]":
+def stopping(serving: Serving, grace: float, wind_down: float = 0.0) -> "Future[None]":
     """Begin the server's end."""
-    ended = asyncio.run_coroutine_threadsafe(serving.server.stop(grace), serving.loop)
-    until(lambda: serving.server.draining)
+    ending = Ending(wind_down_seconds=wind_down, grace_seconds=grace)
+    ended = asyncio.run_coroutine_threadsafe(serving.server.stop(ending), serving.loop)
+    until(lambda: serving.server.winding_down if wind_down else serving.server.draining)
     return ended
 
 
@@ -48,6 +50,24 @@ def test_what_is_being_answered_ends_in_its_own_time_and_idle_connections_at_onc
         answer = waiting.rest()
         assert answer.endswith(b"waited")
         assert b"\r\nconnection: close\r\n" in answer
+        ended.result(2)
+
+
+def test_who_calls_while_it_winds_down_is_answered_and_told_that_it_is_the_last_answer(
+    served: tuple[Plain, Serving],
+) -> None:
+    _, serving = served
+    with Line(serving.port, get("/now")) as kept, Line(serving.port) as unused:
+        kept.receive(b"/now")
+        ended = stopping(serving, 5, wind_down=1)
+        with Line(serving.port, get("/now")) as new:
+            kept.send(get("/now"))
+            for line in kept, new:
+                answer = line.rest()
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert b"\r\nconnection: close\r\n" in answer
+        assert not ended.done()
+        assert unused.rest() == b""
         ended.result(2)
 
 

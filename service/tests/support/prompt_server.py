@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import uvloop
 
-from athena.proxy.server.limits import Limits
+from athena.proxy.server.limits import Ending, Limits
 from athena.proxy.server.listener import Server
 from athena.proxy.server.run import Service
 
 STARTED_WITHIN_SECONDS = 10.0
-GRACE_SECONDS = 1.0
+ENDING = Ending(grace_seconds=1.0)
 
 
 @dataclass
@@ -45,7 +45,7 @@ def serving_prompts(application: Service, limits: Limits) -> Iterator[Serving]:
         return server
 
     async def stop(server: Server) -> None:
-        await server.stop(GRACE_SECONDS)
+        await server.stop(ENDING)
         await application.__aexit__(None, None, None)
         await loop.shutdown_asyncgens()
 

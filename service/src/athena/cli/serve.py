@@ -30,11 +30,16 @@ Application = Literal[Role.ADMIN, Role.ORCHESTRATOR, Role.AGENT]
 
 def serve(
     role: Annotated[Role, typer.Argument(help="Which process to be.")],
+    *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="8080, 8100, 8001 or 8110 by role; 0: any.")
     ] = None,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
+    wind_down: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seconds before, in which the proxy still answers, each time closing the connection."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
     ] = None,
@@ -51,9 +56,12 @@ def serve(
     from athena.settings import LogSettings
 
     level = load(LogSettings).log_level
-    if workers is not None and role is not Role.PROXY:
-        raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
-    run = _proxy(workers) if role is Role.PROXY else _runner(role)
+    if role is not Role.PROXY:
+        if workers is not None:
+            raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
+        if wind_down is not None:
+            raise typer.BadParameter("only the proxy can wind down", param_hint="--wind-down")
+    run = _proxy(workers, wind_down or 0) if role is Role.PROXY else _runner(role)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, level)
     run(listener, grace)
@@ -71,15 +79,17 @@ def _runner(role: Application) -> "Callable[[socket.socket, int], None]":
     return run
 
 
-def _proxy(workers: int | None) -> "Callable[[socket.socket, int], None]":
+def _proxy(workers: int | None, wind_down: int) -> "Callable[[socket.socket, int], None]":
     from athena.proxy import process
+    from athena.proxy.server.limits import Ending
     from athena.settings import ProxySettings
 
     settings = load(ProxySettings)
     count = settings.proxy_workers if workers is None else workers
 
     def run(listener: socket.socket, grace: int) -> None:
-        if not process.serve(settings, listener, grace=grace, workers=count):
+        ending = Ending(wind_down_seconds=wind_down, grace_seconds=grace)
+        if not process.serve(settings, listener, ending=ending, workers=count):
             raise typer.Exit(1)
 
     return run

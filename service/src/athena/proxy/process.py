@@ -7,18 +7,18 @@ from tempfile import TemporaryDirectory
 from athena.observability import logs
 from athena.observability.sharing import SharedMetrics
 from athena.proxy.app import create_app
-from athena.proxy.server.limits import Limits, raise_file_limit
+from athena.proxy.server.limits import Ending, Limits, raise_file_limit
 from athena.proxy.server.run import run
 from athena.proxy.server.workers import Lifeline, Workers
 from athena.router.board import Board
 from athena.settings import ProxySettings
 
 
-def serve(settings: ProxySettings, listener: socket.socket, *, grace: float, workers: int) -> bool:
+def serve(settings: ProxySettings, listener: socket.socket, *, ending: Ending, workers: int) -> bool:
     """Serve on a bound socket until a signal; False says that the workers could not be started."""
     raise_file_limit()
     if workers == 1:
-        run(create_app(settings), [listener], Limits(), grace=grace)
+        run(create_app(settings), [listener], Limits(), ending=ending)
         return True
     board = Board(workers)
     with TemporaryDirectory(prefix="athena-proxy-") as folder:
@@ -28,8 +28,8 @@ def serve(settings: ProxySettings, listener: socket.socket, *, grace: float, wor
             shared = SharedMetrics(Path(folder), index, workers)
             try:
                 proxy = create_app(settings, board=board, shared=shared)
-                run(proxy, [listener], Limits(), grace=grace, lifeline=lifeline)
+                run(proxy, [listener], Limits(), ending=ending, lifeline=lifeline)
             finally:
                 logs.flush()
 
-        return Workers(workers, listener, work, grace=grace, died=board.forget_worker).run()
+        return Workers(workers, listener, work, ending=ending, died=board.forget_worker).run()

@@ -210,7 +210,7 @@ class Connection(Reader):
     @property
     def ending(self) -> bool:
         """Whether this connection takes no request after the present one."""
-        return self._server.draining
+        return self._server.winding_down
 
     def finished(self, exchange: Exchange) -> None:
         """Go on after an answer has been written."""

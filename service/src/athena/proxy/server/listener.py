@@ -12,7 +12,7 @@ from athena.outbox import Outbox
 from athena.proxy.server.coalescing import Coalescer
 from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
-from athena.proxy.server.limits import Limits, connections_for
+from athena.proxy.server.limits import Ending, Limits, connections_for
 from athena.proxy.server.watch import Watches
 from athena.proxy.server.workers import BACKLOG
 
@@ -34,7 +34,8 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(self.loop)
         self.coalescer = Coalescer(self.loop)
-        self.draining = False
+        self.winding_down = False  # each answer is the last on its connection
+        self.draining = False  # nothing new is answered
         self.held = 0  # bytes of the bodies that count for `all_body_bytes`
         self.working = 0  # requests that are being answered
         self.connections: set[Connection] = set()
@@ -62,15 +63,17 @@ class Server:
             )
         self._look = self.loop.call_later(self.limits.look_seconds, self._look_around)
 
-    async def stop(self, grace: float) -> None:
-        """Accept nobody any more, let the answers that have begun end within `grace` seconds, break off the rest."""
+    async def stop(self, ending: Ending) -> None:
+        """Wind down, then accept nobody any more, let the answers that have begun end in time, break off the rest."""
+        self.winding_down = True
+        await asyncio.sleep(ending.wind_down_seconds)
         self.draining = True
         for listener in self._listeners:
             listener.close()
         for connection in list(self.connections):
             connection.end_if_idle()
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(ending.grace_seconds):
                 await self._until_empty()
         except TimeoutError:
             log.warning("requests_broken_off", connections=len(self.connections))

@@ -11,7 +11,7 @@ import structlog
 import uvloop
 
 from athena.proxy.server.connection import Application
-from athena.proxy.server.limits import Limits
+from athena.proxy.server.limits import Ending, Limits
 from athena.proxy.server.listener import Server
 from athena.proxy.server.workers import HURRY, Lifeline
 
@@ -27,26 +27,26 @@ def run(
     listeners: Iterable[socket.socket],
     limits: Limits,
     *,
-    grace: float,
+    ending: Ending,
     lifeline: Lifeline | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then give what is being answered `grace` seconds to end.
+    """Serve until SIGTERM or SIGINT, and then as long as `ending` says.
 
     A second SIGINT ends at once. A worker, which has a lifeline, leaves SIGINT to its parent, is hurried by SIGUSR1,
     and ends when its parent is gone. Raises what the application's start raised.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(application, list(listeners), limits, grace, lifeline))
+        runner.run(_serve(application, list(listeners), limits, ending, lifeline))
 
 
 async def _serve(
-    application: Service, listeners: list[socket.socket], limits: Limits, grace: float, lifeline: Lifeline | None
+    application: Service, listeners: list[socket.socket], limits: Limits, ending: Ending, lifeline: Lifeline | None
 ) -> None:
-    ending, at_once = asyncio.Event(), asyncio.Event()
+    told, at_once = asyncio.Event(), asyncio.Event()
     if lifeline is None:
-        _obey_signals(ending, at_once)
+        _obey_signals(told, at_once)
     else:
-        _obey_parent(lifeline, ending, at_once)
+        _obey_parent(lifeline, told, at_once)
     async with application:
         server = Server(application, limits)
         await server.start(listeners)
@@ -56,8 +56,8 @@ async def _serve(
                 log.info("listening", host=host, port=port)
         else:
             lifeline.ready()
-        await ending.wait()
-        stopping = asyncio.ensure_future(server.stop(grace))
+        await told.wait()
+        stopping = asyncio.ensure_future(server.stop(ending))
         hurried = asyncio.ensure_future(at_once.wait())
         await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
@@ -66,29 +66,29 @@ async def _serve(
         await stopping
 
 
-def _obey_signals(ending: asyncio.Event, at_once: asyncio.Event) -> None:
+def _obey_signals(told: asyncio.Event, at_once: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
-        (at_once if ending.is_set() else ending).set()
+        (at_once if told.is_set() else told).set()
 
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    loop.add_signal_handler(signal.SIGTERM, told.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
 
 
-def _obey_parent(lifeline: Lifeline, ending: asyncio.Event, at_once: asyncio.Event) -> None:
+def _obey_parent(lifeline: Lifeline, told: asyncio.Event, at_once: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def hurry() -> None:
-        ending.set()
+        told.set()
         at_once.set()
 
     def orphaned() -> None:
         loop.remove_reader(lifeline.descriptor)
         log.error("parent_gone")
-        ending.set()
+        told.set()
 
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    loop.add_signal_handler(signal.SIGTERM, told.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(HURRY, hurry)
     loop.add_reader(lifeline.descriptor, orphaned)

@@ -12,11 +12,12 @@ from collections.abc import Callable
 import structlog
 
 from athena.errors import AthenaError
+from athena.proxy.server.limits import Ending
 
 BACKLOG = 2048
 _SETTLED_SECONDS = 5.0  # a worker that lived for so long is started again at once
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
-_SECONDS_BEYOND_GRACE = 10.0  # for a worker to hand over its figures, before it is killed
+_SECONDS_BEYOND_ENDING = 10.0  # for a worker to hand over its figures, before it is killed
 _HEEDED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 HURRY = signal.SIGUSR1
 log = structlog.get_logger()
@@ -50,8 +51,8 @@ class _Worker:
 class Workers:
     """Forks `count` workers that each run `work(index, lifeline)`, and starts another for one that dies.
 
-    On SIGTERM or SIGINT the socket is closed, the workers get SIGTERM and may take `grace` seconds, and some more to
-    put down what they have counted; a second SIGINT hurries them with SIGUSR1. `died(index)` is called after a death.
+    On SIGTERM or SIGINT the workers get SIGTERM, and may take as long as `ending` says, and some more to put down what
+    they have counted; a second SIGINT hurries them with SIGUSR1. `died(index)` is called after a death.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class Workers:
         listener: socket.socket,
         work: Callable[[int, Lifeline], None],
         *,
-        grace: float,
+        ending: Ending,
         died: Callable[[int], None],
     ) -> None:
         self._workers = [_Worker(index) for index in range(count)]
         self._listener = listener
         self._work = work
-        self._grace = grace
+        self._seconds = ending.seconds + _SECONDS_BEYOND_ENDING
         self._died = died
         self._signals, self._signals_in = os.pipe()
         self._ready, self._ready_in = os.pipe()
@@ -116,7 +117,7 @@ class Workers:
     def _end(self, *, hurry: bool) -> None:
         if not self._ending:
             self._ending = True
-            self._kill_at = time.monotonic() + self._grace + _SECONDS_BEYOND_GRACE
+            self._kill_at = time.monotonic() + self._seconds
             self._listener.close()
             self._send(signal.SIGTERM)
         elif hurry:
