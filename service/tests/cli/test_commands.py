@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from tests.support.admin import ADMIN_TOKEN, JWT_SECRET
 from tests.support.ports import quiet_port
 from tests.support.postgres import PASSWORD
-from tests.support.processes import athena, serving
+from tests.support.processes import Server, athena, serving
 
 
 def test_help_is_shown_before_anything_heavy_is_imported() -> None:
@@ -102,6 +103,26 @@ def test_the_admin_api_is_served_logs_json_and_ends_on_sigterm_though_a_router_w
             assert waiting.result(5).status_code == 200
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["service"] for line in lines} == {"admin"}
+
+
+@pytest.mark.parametrize("role", ["admin", "proxy"])
+def test_while_a_server_winds_down_each_answer_closes_its_connection_and_no_idle_one_ends(
+    tmp_path: Path, database_url: str, role: str
+) -> None:
+    variables = {"DATABASE_URL": database_url, "ADMIN_API_TOKEN": ADMIN_TOKEN, "ADMIN_API_URL": "http://127.0.0.1:9"}
+    server = Server(role, tmp_path / "log", variables, arguments=("--wind-down", "2"))
+    try:
+        with httpx.Client(base_url=server.url) as kept:
+            assert "connection" not in kept.get("/livez").headers
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            for client in kept, httpx.Client():
+                answer = client.get(f"{server.url}/livez")
+                assert answer.status_code == 200
+                assert answer.headers["connection"] == "close"
+        assert server.process.wait(10) == 0
+    finally:
+        server.kill()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from athena.proxy.server.limits import Ending
+from athena.ending import Ending
 from tests.proxy.plain import Line, Plain, get, plain_server, post, until
 from tests.proxy.standin import Heard, StandIn
 from tests.support.processes import Server

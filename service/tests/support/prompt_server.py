@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import uvloop
 
-from athena.proxy.server.limits import Ending, Limits
+from athena.ending import Ending
+from athena.proxy.server.limits import Limits
 from athena.proxy.server.listener import Server
 from athena.proxy.server.run import Service
 

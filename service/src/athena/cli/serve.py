@@ -14,6 +14,8 @@ from athena.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from athena.ending import Ending
+
 
 class Role(StrEnum):
     """The processes that the package can be."""
@@ -37,9 +39,9 @@ def serve(
     ] = None,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
     wind_down: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seconds before, in which the proxy still answers, each time closing the connection."),
-    ] = None,
+        int,
+        typer.Option(min=0, help="Seconds before, in which each answer closes its connection, and no idle one ends."),
+    ] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
     ] = None,
@@ -52,43 +54,39 @@ def serve(
     """
     # Until uvicorn has its handlers, and again when it hands the signal back after its graceful end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from athena.ending import Ending
     from athena.observability import logs
     from athena.settings import LogSettings
 
     level = load(LogSettings).log_level
-    if role is not Role.PROXY:
-        if workers is not None:
-            raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
-        if wind_down is not None:
-            raise typer.BadParameter("only the proxy can wind down", param_hint="--wind-down")
-    run = _proxy(workers, wind_down or 0) if role is Role.PROXY else _runner(role)
+    if workers is not None and role is not Role.PROXY:
+        raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
+    run = _proxy(workers) if role is Role.PROXY else _runner(role)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, level)
-    run(listener, grace)
+    run(listener, Ending(wind_down_seconds=wind_down, grace_seconds=grace))
 
 
-def _runner(role: Application) -> "Callable[[socket.socket, int], None]":
-    """Read the role's settings, and return what serves its application on a socket, with a time to end in."""
+def _runner(role: Application) -> "Callable[[socket.socket, Ending], None]":
+    """Read the role's settings, and return what serves its application on a socket, and ends as it is told."""
     make = _application(role)
 
-    def run(listener: socket.socket, grace: int) -> None:
+    def run(listener: socket.socket, ending: "Ending") -> None:
         from athena.cli import http_server
 
-        http_server.run(make(), listener, grace=grace)
+        http_server.run(make(), listener, ending=ending)
 
     return run
 
 
-def _proxy(workers: int | None, wind_down: int) -> "Callable[[socket.socket, int], None]":
+def _proxy(workers: int | None) -> "Callable[[socket.socket, Ending], None]":
     from athena.proxy import process
-    from athena.proxy.server.limits import Ending
     from athena.settings import ProxySettings
 
     settings = load(ProxySettings)
     count = settings.proxy_workers if workers is None else workers
 
-    def run(listener: socket.socket, grace: int) -> None:
-        ending = Ending(wind_down_seconds=wind_down, grace_seconds=grace)
+    def run(listener: socket.socket, ending: "Ending") -> None:
         if not process.serve(settings, listener, ending=ending, workers=count):
             raise typer.Exit(1)
 

@@ -4,10 +4,11 @@ import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from athena.ending import Ending
 from athena.observability import logs
 from athena.observability.sharing import SharedMetrics
 from athena.proxy.app import create_app
-from athena.proxy.server.limits import Ending, Limits, raise_file_limit
+from athena.proxy.server.limits import Limits, raise_file_limit
 from athena.proxy.server.run import run
 from athena.proxy.server.workers import Lifeline, Workers
 from athena.router.board import Board

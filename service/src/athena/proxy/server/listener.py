@@ -5,14 +5,16 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 
 import structlog
 
+from athena.ending import Ending
 from athena.outbox import Outbox
 from athena.proxy.server.coalescing import Coalescer
 from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
-from athena.proxy.server.limits import Ending, Limits, connections_for
+from athena.proxy.server.limits import Limits, connections_for
 from athena.proxy.server.watch import Watches
 from athena.proxy.server.workers import BACKLOG
 
@@ -51,6 +53,7 @@ class Server:
         self._most = limits.connections if limits.connections is not None else connections_for(files)
         self._listeners: list[asyncio.AbstractServer] = []
         self._look: asyncio.TimerHandle | None = None
+        self._at_once = asyncio.Event()
         self._emptied = asyncio.Event()
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
@@ -66,7 +69,9 @@ class Server:
     async def stop(self, ending: Ending) -> None:
         """Wind down, then accept nobody any more, let the answers that have begun end in time, break off the rest."""
         self.winding_down = True
-        await asyncio.sleep(ending.wind_down_seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ending.wind_down_seconds):
+                await self._at_once.wait()
         self.draining = True
         for listener in self._listeners:
             listener.close()
@@ -94,6 +99,7 @@ class Server:
 
     def end_now(self) -> None:
         """Break off everything at once."""
+        self._at_once.set()
         for connection in list(self.connections):
             connection.end_now()
 

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import structlog
 import uvloop
 
+from athena.ending import Ending
 from athena.proxy.server.connection import Application
-from athena.proxy.server.limits import Ending, Limits
+from athena.proxy.server.limits import Limits
 from athena.proxy.server.listener import Server
 from athena.proxy.server.workers import HURRY, Lifeline
 

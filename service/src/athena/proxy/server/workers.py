@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
+from athena.ending import Ending
 from athena.errors import AthenaError
-from athena.proxy.server.limits import Ending
 
 BACKLOG = 2048
 _SETTLED_SECONDS = 5.0  # a worker that lived for so long is started again at once
