@@ -11,6 +11,8 @@ import pytest
 import yaml
 from deployment import Deployment, secrets_in
 
+from athena.proxy.keys import new_key
+
 pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(900)
 
@@ -57,6 +59,25 @@ def test_a_database_that_others_run_is_migrated_and_its_backups_are_left_to_them
         refused = deployment.run(*action, *external)
         assert refused.code == 1, refused.output
         assert "Others run the database" in refused.output
+
+
+def test_callers_need_a_key_where_the_inventory_has_a_file_of_them(deployment: Deployment, tmp_path: Path) -> None:
+    key, line = new_key("a-test")
+    keys = tmp_path / "keys"
+    keys.write_text(f"# Whose keys there are\n{line}\n")
+    settings = {"athena_proxy_keys_file": str(keys), "athena_proxy_key": "another"}
+    (tmp_path / "keys.json").write_text(json.dumps(settings))
+    refused = deployment.run("deploy", "-e", f"@{tmp_path / 'keys.json'}")
+    assert refused.code == 1, refused.output
+    assert f"athena_proxy_key must be a key that is in {keys}" in refused.output
+    (tmp_path / "keys.json").write_text(json.dumps(settings | {"athena_proxy_key": key}))
+    done = deployment.run("deploy", "-e", f"@{tmp_path / 'keys.json'}")
+    assert done.code == 0, done.output
+    assert key not in done.output
+    asked = {"model": "tiny", "prompt": "Are you there?", "max_tokens": 1}
+    for headers, status in (({}, 401), ({"authorization": f"Bearer {key}"}, 200)):
+        answer = httpx.post(f"{deployment.proxy()}/v1/completions", json=asked, headers=headers, timeout=60)
+        assert answer.status_code == status, answer.text
 
 
 def test_destroy_with_the_data_leaves_nothing(deployment: Deployment) -> None:
