@@ -113,6 +113,18 @@ def test_a_deployment_tells_all_that_is_away_at_once_and_begins_nothing(away: Aw
     assert not away.state.exists()
 
 
+def test_a_program_is_told_each_problem_by_itself_and_nothing_else(away: Away) -> None:
+    done = away.run("deploy", "--json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["exit_code"], said["outcome"]) == (1, "failed, nothing changed")
+    assert (said["release"], said["recorded"], said["steps"]) == (None, None, [])
+    assert len(said["problems"]) >= 5
+    for words in (CLUSTER, HOST, "Ollama at 127.0.0.1:9"):
+        assert [problem for problem in said["problems"] if problem.startswith(words)] != []
+    assert CLUSTER in done.stderr
+
+
 def test_status_prints_its_screen_with_what_is_away_and_ends_with_8(away: Away) -> None:
     away.is_deployed()
     done = away.run("status")
