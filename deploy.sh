@@ -5,7 +5,10 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
+declare -A outcomes=([0]="done" [1]="failed, nothing changed" [3]="failed, taken back" [4]="failed, not taken back"
+  [5]="locked" [6]="a decision is needed")
 all_actions=" deploy update rollback releases status verify plan backup restore scale rotate monitoring logs unlock destroy "
+acting=" deploy update rollback restore scale rotate " # those of which --json tells what became of them
 
 usage() {
   cat <<EOF
@@ -34,6 +37,8 @@ arguments for all
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
   --check, --diff         show what would change, change nothing
+  --json                  for deploy, update, rollback, scale, restore and rotate: one JSON object on standard output, with
+                          exit_code, outcome, release, recorded, steps, seconds, problems; all else goes to standard error
 exit codes
   0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
   5 locked   6 a decision is needed   7 changes pending   8 unhealthy
@@ -116,7 +121,7 @@ while (($#)); do
       if [[ " deploy update " != *" $action "* ]]; then wrong_usage "$action takes no --allow-irreversible."; fi
       irreversible=yes
       ;;
-    --json) if [[ " plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    --json) if [[ "$acting plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
       if ((${#operands[@]} >= ${most_operands[$action]:-0})); then wrong_usage "$action does not take '$1'."; fi
@@ -138,12 +143,26 @@ if [[ $action == destroy && $confirmed == no ]]; then
   if [[ $answer != "$environment" ]]; then fail $FAILED "not confirmed; nothing was changed."; fi
 fi
 
-prepare_tools
 exchange=$(mktemp -d)
-trap 'rm -rf "$exchange"' EXIT
+tells=no
+end() { # The last word of a run, however it ends; what there is to tell of one that was broken off is only how.
+  local code=$? account='"release": null, "recorded": null, "steps": [], "seconds": 0, "problems": []}'
+  if [[ $tells == yes ]]; then
+    if [[ -s $exchange/outcome ]]; then account=$(sed 's/^{//' "$exchange/outcome"); fi
+    printf '{"exit_code": %d, "outcome": "%s", %s\n' "$code" "${outcomes[$code]:-broken off}" "$account" >&3
+  fi
+  rm -rf "$exchange"
+}
+trap end EXIT
+if [[ $json == yes && $acting == *" $action "* ]]; then
+  tells=yes json=no # the playbooks speak to people, as ever
+  exec 3>&1 >&2
+  export ANSIBLE_OUTCOME_FILE=$exchange/outcome
+fi
+prepare_tools
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
-if [[ " deploy update rollback rotate scale restore " != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
+if [[ $acting != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
 if [[ $json == yes ]]; then export ANSIBLE_STEPS_CHANGES=false; fi
 if [[ $action == plan ]]; then
   ansible_arguments+=(--check --diff)

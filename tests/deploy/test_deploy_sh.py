@@ -82,6 +82,16 @@ def test_the_second_deployment_changes_nothing(environment: Environment) -> None
     assert len(environment.releases()) == 1
 
 
+def test_a_deployment_tells_programs_what_it_did_in_its_last_line(environment: Environment) -> None:
+    done = environment.run("deploy", "--json")
+    assert done.code == 0, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    assert (said["exit_code"], said["outcome"], said["problems"]) == (0, "done", [])
+    assert (said["release"], said["recorded"]) == ("r1", None)
+    assert [step["step"] for step in said["steps"]][:2] == ["package", "database"]
+    assert 0 < sum(step["seconds"] for step in said["steps"]) <= said["seconds"]
+
+
 def test_a_plan_before_the_first_deployment_tells_what_it_would_do_and_does_nothing(other: Environment) -> None:
     done = other.run("plan")
     assert done.code == 7, done.output
@@ -229,9 +239,13 @@ def test_an_update_that_cannot_run_is_taken_back(environment: Environment) -> No
     source = environment.clone / "service" / "src" / "athena" / "orchestrator" / "app.py"
     sound = source.read_text()
     source.write_text(sound + "\nraise RuntimeError('of a test')\n")
-    done = environment.run("update")
+    done = environment.run("update", "--json")
     source.write_text(sound)
     assert done.code == 3, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    assert (said["exit_code"], said["outcome"], said["release"]) == (3, "failed, taken back", "r1")
+    assert said["recorded"] == "r2"
+    assert "orchestrator" in said["problems"][0]
     assert environment.is_well()
     assert [release["outcome"] for release in environment.releases()] == ["in force", "failed, taken back"]
 

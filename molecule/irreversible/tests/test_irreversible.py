@@ -17,7 +17,38 @@ def test_migrations_that_cannot_be_taken_back_wait_for_a_decision() -> None:
     release = deployment.releases()[-1]
     assert release["backup"]["id"]
     assert [step["reversible"] for step in release["migrations"]] == [True, False]
+    assert deployment.releases()[-1] == release
+
+
+def test_a_rollback_that_is_left_to_a_person_tells_what_the_way_through_the_backup_would_cost() -> None:
+    deployment = Deployment.of_the_scenario()
+    release = deployment.in_force()
+    backup = release["backup"]["id"]
+    deployment.sql("create table written_since as select generate_series(1, 2)")
     undecided = deployment.run("rollback")
     assert undecided.code == 6, undecided.output
-    assert release["backup"]["id"] in undecided.output
-    assert deployment.releases()[-1] == release
+    assert f"Only the backup {backup}" in undecided.output
+    assert "- public.written_since: was not there, 2 rows now" in undecided.output
+    assert f"athena-backup restore {backup}" in undecided.output
+    folder = release["backup"]["path"].rpartition("/")[0]
+    deployment.trial.on("db", "mv", f"{folder}/{backup}.json", "/root/")
+    gone = deployment.told("rollback", code=6)
+    deployment.trial.on("db", "mv", f"/root/{backup}.json", folder)
+    assert gone["outcome"] == "a decision is needed"
+    assert "it cannot be had" in gone["problems"][0]
+    assert f"has no backup {backup}" in gone["problems"][0]
+    assert deployment.in_force() == release
+
+
+def test_the_two_commands_that_were_named_go_back_through_the_backup_and_forward_again() -> None:
+    deployment = Deployment.of_the_scenario()
+    release = deployment.in_force()
+    program = ("sudo", "-u", "postgres", "athena-backup", "restore")
+    deployment.trial.on("db", *program, release["backup"]["id"])
+    back = deployment.told("rollback")
+    assert (back["outcome"], back["problems"]) == ("done", [])
+    assert deployment.schema() == release["schema_before"]
+    assert deployment.who_answers() == "mlx"
+    forward = deployment.told("update", "--allow-irreversible")
+    assert forward["release"] == deployment.in_force()["id"]
+    assert deployment.schema() == A_FINAL_TABLE

@@ -100,6 +100,21 @@ def test_a_backup_that_does_not_restore_to_what_it_was_made_of_is_refused(host: 
     host.check_output(f"rm {made['path']} {description}")
 
 
+def test_what_changed_since_a_backup_is_told_table_by_table(host: Host) -> None:
+    made = json.loads(backup(host, "make").stdout)
+    assert json.loads(backup(host, "since", made["id"]).stdout) == {**made, "since": {}}
+    ask(host, "UPDATE llm_backends SET max_tokens = max_tokens + 1")
+    ask(host, "CREATE TABLE of_a_test AS SELECT generate_series(1, 3)")
+    told = json.loads(backup(host, "since", "latest").stdout)["since"]
+    ask(host, "DROP TABLE of_a_test")
+    ask(host, "UPDATE llm_backends SET max_tokens = max_tokens - 1")
+    assert told == {"public.llm_backends": [1, 1], "public.of_a_test": [None, 3]}
+    host.check_output(f"rm {made['path']} {BACKUPS}/{made['id']}.json")
+    gone = backup(host, "since", made["id"])
+    assert gone.rc == 1
+    assert f"has no backup {made['id']}" in gone.stderr
+
+
 def test_a_full_disk_is_refused_and_leaves_the_backups_as_they_are(host: Host) -> None:
     host.check_output(f"mount -t tmpfs -o size=1m,mode=0700,uid=$(id -u postgres) tmpfs {BACKUPS}")
     try:

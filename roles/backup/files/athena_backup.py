@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Back up one PostgreSQL database, prove that a backup can be restored, and restore it.
 
-usage: athena-backup make | make before ID | list | verify ID | restore ID     (ID as `list` shows it, or `latest`)
+usage: athena-backup make | make before ID | list | since ID | verify ID | restore ID
+       (ID as `list` shows it, or `latest`)
 
 Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
 ID.json, its manifest, which is written last: a dump without one is not a backup. The manifest says what every table
@@ -201,6 +202,13 @@ class Backups:
         """Describe every backup, oldest first."""
         return [self._described(manifest) for manifest in self.manifests()]
 
+    def since(self, wanted: str) -> dict[str, Any]:
+        """Describe a backup, and of each table that is another now, how many rows it had then and has now."""
+        manifest = self.find(wanted)
+        with connection(self._settings, self._settings.database) as database:
+            database.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            return {**self._described(manifest), "since": changed(manifest.tables, contents(database.cursor()))}
+
     def verify(self, wanted: str) -> dict[str, Any]:
         """Restore a backup beside the live database, compare it with its manifest, and drop it again."""
         manifest = self.find(wanted)
@@ -311,6 +319,15 @@ def contents(cursor: Any) -> dict[str, list[Any]]:
     return found
 
 
+def changed(then: dict[str, list[Any]], now: dict[str, list[Any]]) -> dict[str, list[int | None]]:
+    """Return the rows then and now of each table that is not the same; None where there is no such table."""
+    return {
+        table: [content[table][0] if table in content else None for content in (then, now)]
+        for table in sorted({*then, *now})
+        if then.get(table) != now.get(table)
+    }
+
+
 def compare(manifest: Manifest, found: dict[str, list[Any]]) -> None:
     """Refuse a restored database that is not what the manifest says."""
     differences = [
@@ -403,6 +420,8 @@ def main(arguments: list[str]) -> None:
         match arguments:
             case ["list"]:
                 answer: Any = backups.listing()
+            case ["since", wanted]:
+                answer = backups.since(wanted)
             case ["make"]:
                 with alone(settings):
                     answer = backups.make()

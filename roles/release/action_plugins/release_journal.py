@@ -5,8 +5,8 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest first) and
-`active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest
+first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder
 `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
@@ -70,6 +70,14 @@ class ActionModule(ActionBase):
         """Fail where an action may not have the lock, before anything is looked at for it."""
         return self._refusal(args["action"])
 
+    def _op_problems(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Fail where something speaks against an action, with all of it; `remark` is said at the end."""
+        problems = [str(problem) for problem in args["problems"]]
+        if not problems:
+            return {}
+        lines = ["Nothing was changed, because:", *(f"- {problem}" for problem in problems), args.get("remark") or ""]
+        return {"failed": True, "problems": problems, "msg": "\n".join(lines).rstrip()}
+
     def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
         """Take the lock. From here on a run that ends without a word has failed and was not taken back.
 
@@ -112,7 +120,7 @@ class ActionModule(ActionBase):
             journal["steps"].append({"step": args["step"], "at": _now()})
             journal["record"] = args.get("record") or {}
             self._write_journal(journal)
-        return {"msg": args["message"]}
+        return {"msg": args["message"], "begun": args["step"]}
 
     def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock."""
