@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Deploy an environment, and everything that is done with it afterwards. See usage() below or ./deploy.sh --help.
 # Every action is an Ansible playbook; this script sets up the tools, and turns the playbook's verdict into an exit code.
+# It runs with the bash 3.2 of macOS: no associative arrays, and an empty array is not expanded as it is.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
-declare -A outcomes=([0]="done" [1]="failed, nothing changed" [3]="failed, taken back" [4]="failed, not taken back"
+outcomes=([0]="done" [1]="failed, nothing changed" [3]="failed, taken back" [4]="failed, not taken back"
   [5]="locked" [6]="a decision is needed")
 all_actions=" deploy update rollback releases status verify plan backup restore scale rotate monitoring logs unlock destroy "
 acting=" deploy update rollback restore scale rotate " # those of which --json tells what became of them
@@ -103,7 +104,11 @@ esac
 if [[ ! -f $playbook ]]; then wrong_usage "the environment '$environment' does not offer '$action'."; fi
 
 ansible_arguments=() operands=() follow=no confirmed=no json=no verbose=no irreversible=no data=no
-declare -A most_operands=([logs]=1 [rollback]=1 [restore]=1 [rotate]=1 [scale]=2 [update]=2)
+case $action in
+  logs | restore | rollback | rotate) most_operands=1 ;;
+  scale | update) most_operands=2 ;;
+  *) most_operands=0 ;;
+esac
 while (($#)); do
   case $1 in
     -v | -vv | -vvv | -vvvv) ansible_arguments+=("$1") verbose=yes ;;
@@ -124,7 +129,7 @@ while (($#)); do
     --json) if [[ "$acting plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
-      if ((${#operands[@]} >= ${most_operands[$action]:-0})); then wrong_usage "$action does not take '$1'."; fi
+      if ((${#operands[@]} >= most_operands)); then wrong_usage "$action does not take '$1'."; fi
       if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ ]]; then wrong_usage "'$1' is not the name of a release, component, version or backup."; fi
       operands+=("$1")
       ;;
