@@ -177,7 +177,7 @@ class Model:
             "path": str(self.target),
             "current": self.current(),
             "sha256": known.get("sha256", ""),
-            "version": f"{known['sha256'][:16]}-{known['made']}" if known else "",
+            "version": version_of(known),
             "size": size,
         }
 
@@ -294,6 +294,11 @@ class Model:
         shutil.rmtree(self.fetched, ignore_errors=True)
 
 
+def version_of(known):
+    """Return what changes whenever the files were made anew, also as they were: a server may have read bad ones."""
+    return f"{known['sha256'][:16]}-{known['made']}" if known else ""
+
+
 def give(folder, user):
     """Have a folder be a user's, as far as we are root."""
     if user and os.geteuid() == 0:
@@ -370,6 +375,7 @@ def switch(module, model):
     """Have `current` lead to the model's folder, in one step."""
     former = model.current()
     changed = former != model.key
+    known_of_former = Model({**model.params, "key": former}).manifest() if former else {}
     if changed and not module.check_mode:
         if not model.manifest():
             raise ModelError(f"{model.target} is not whole, and cannot be served.")
@@ -377,7 +383,11 @@ def switch(module, model):
         part.unlink(missing_ok=True)
         part.symlink_to(model.key)
         part.replace(model.folder / CURRENT)
-    return {"changed": changed, "former": former, **model.result(model.manifest())}
+    return {
+        "changed": changed,
+        "former": {"key": former, "version": version_of(known_of_former)},
+        **model.result(model.manifest()),
+    }
 
 
 def tidy(module, model):
@@ -385,8 +395,9 @@ def tidy(module, model):
     served = model.current()
     if not served:
         return {"changed": False, "removed": []}
-    former = [path for path in model.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    former = sorted((path for path in former if path.name != served), key=lambda path: path.stat().st_ctime)
+    not_former = (served, CURRENT)
+    former = [path for path in model.folder.glob("[!.]*") if path.is_dir() and path.name not in not_former]
+    former.sort(key=lambda path: path.stat().st_ctime)
     too_many = former[: max(0, len(former) - model.params["keep"])]
     cut_off = [path for path in model.folder.glob(".*") if path.is_dir()]
     if not module.check_mode:
