@@ -25,7 +25,7 @@ def ask(host: Host, port: int = 8080) -> dict[str, Any]:
 
 
 def server(host: Host) -> int:
-    return int(host.check_output("pgrep --full -- '--model %s/current'", TINY))
+    return int(host.check_output("pgrep --uid _athena --full mlx_lm.server"))
 
 
 def test_the_model_is_what_its_manifest_says(host: Host) -> None:
@@ -33,7 +33,7 @@ def test_the_model_is_what_its_manifest_says(host: Host) -> None:
     manifest = json.loads(host.file(f"{TINY}/{key}.json").content_string)
     sums = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     assert host.check_output(
-        f"cd {TINY}/current/ && find . -type f -printf '%%P\\n' | LC_ALL=C sort | xargs sha256sum"
+        f"cd {TINY}/current/ && find . -type f | cut -c3- | LC_ALL=C sort | xargs sha256sum"
     ) == "\n".join(f"{value}  {name}" for name, value in sums.items())
     listing = "".join(f"{value}  {name}\n" for name, value in sums.items())
     assert manifest["sha256"] == hashlib.sha256(listing.encode()).hexdigest()

@@ -39,5 +39,11 @@ def test_files_of_others_go_only_when_that_was_asked_for(host: Host) -> None:
     )
 
 
+def test_one_former_environment_is_kept(host: Host) -> None:
+    environments = host.check_output(f"ls {MLX}/venvs").split()
+    assert len(environments) == 2
+    assert "oldest" not in environments
+
+
 def test_one_former_version_is_kept_and_nothing_that_was_cut_off(host: Host) -> None:
     assert len(host.check_output(f"ls {TINY}/*.json").splitlines()) == (3 if is_mac(host) else 2)
