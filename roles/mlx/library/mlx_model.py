@@ -348,7 +348,7 @@ def refuse_other_sum(model, known):
     if known and declared not in ("", known["source_sha256"]):
         raise ModelError(
             f"sha256 is {declared}, and the model that is there was made of files that have {known['source_sha256']}."
-            " Nothing was changed: correct the one, or the source."
+            " It was left as it is: correct the one, or the source."
         )
 
 
