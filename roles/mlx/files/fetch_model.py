@@ -1,6 +1,7 @@
 """Fetch a model from the hub into a folder, whole or not at all. Needs: huggingface_hub.
 
-usage: fetch_model.py REPOSITORY FOLDER      exit status 3: the hub is not within reach, or does not give this model
+usage: fetch_model.py REPOSITORY FOLDER [REVISION]
+exit status 3: the hub is not within reach, or does not give this model
 """
 
 import os
@@ -19,11 +20,11 @@ UNREACHABLE = 3
 PROBE_SECONDS = 5
 
 
-def main(repository: str, folder: Path) -> None:
+def main(repository: str, folder: Path, wanted: str | None = None) -> None:
     """Ask for the model first, briefly; then download it beside its place and move it there."""
     part = folder.with_name(f"{folder.name}.part")
     try:
-        revision = HfApi().model_info(repository, timeout=PROBE_SECONDS).sha
+        revision = HfApi().model_info(repository, revision=wanted, timeout=PROBE_SECONDS).sha
         snapshot_download(repository, revision=revision, local_dir=part)
     except Exception as error:  # the library and the HTTP client below it have no error in common
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -33,4 +34,4 @@ def main(repository: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
