@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -30,6 +31,7 @@ Application = Literal[Role.ADMIN, Role.ORCHESTRATOR, Role.AGENT]
 
 def serve(
     role: Annotated[Role, typer.Argument(help="Which process to be.")],
+    *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="8080, 8100, 8001 or 8110 by role; 0: any.")
@@ -37,6 +39,9 @@ def serve(
     grace: Annotated[int, typer.Option(min=0, help="Seconds that open requests get to end on SIGTERM.")] = 20,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Of the agent: a file with the token, in place of ADMIN_API_TOKEN.")
     ] = None,
 ) -> None:
     """Run the Admin API, the model proxy, the orchestrator or a host's agent in the foreground until SIGTERM or Ctrl-C.
@@ -53,15 +58,17 @@ def serve(
     level = load(LogSettings).log_level
     if workers is not None and role is not Role.PROXY:
         raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
-    run = _proxy(workers) if role is Role.PROXY else _runner(role)
+    if token_file is not None and role is not Role.AGENT:
+        raise typer.BadParameter("only the agent takes one", param_hint="--token-file")
+    run = _proxy(workers) if role is Role.PROXY else _runner(role, token_file)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, level)
     run(listener, grace)
 
 
-def _runner(role: Application) -> "Callable[[socket.socket, int], None]":
+def _runner(role: Application, token_file: Path | None) -> "Callable[[socket.socket, int], None]":
     """Read the role's settings, and return what serves its application on a socket, with a time to end in."""
-    make = _application(role)
+    make = _application(role, token_file)
 
     def run(listener: socket.socket, grace: int) -> None:
         from athena.cli import http_server
@@ -85,7 +92,7 @@ def _proxy(workers: int | None) -> "Callable[[socket.socket, int], None]":
     return run
 
 
-def _application(role: Application) -> "Callable[[], Any]":
+def _application(role: Application, token_file: Path | None) -> "Callable[[], Any]":
     """Read the role's settings, and return what makes its application."""
     from athena import settings
 
@@ -102,11 +109,15 @@ def _application(role: Application) -> "Callable[[], Any]":
             return lambda: create_orchestrator(orchestrator)
         case Role.AGENT:
             agent = load(settings.AgentSettings)
+            from pydantic import SecretStr
+
             from athena.agent import configuration
             from athena.agent.app import create_app as create_agent
+            from athena.cli.registry_client import token_of
 
+            token = SecretStr(token_of(agent, token_file)) if token_file is not None else agent.admin_api_token
             engines = configuration.read(agent.agent_config)
-            return lambda: create_agent(agent, engines)
+            return lambda: create_agent(agent.model_copy(update={"admin_api_token": token}), engines)
 
 
 def _listen(host: str, port: int) -> socket.socket:
