@@ -363,3 +363,57 @@ def test_newsyslog_renames_and_leaves_what_is_not_due(tmp_path: Path) -> None:
     assert mac.call("newsyslog", "-f", str(configuration))[0] == 1
     configuration.write_text(f"{log} 640 2 4 * NQ\n")
     assert mac.call("newsyslog", "-f", str(configuration))[0] == 1
+
+
+RULES = """\
+# a comment
+table <callers> const { 192.168.10.0/24 fd00:10::/64 }
+pass in quick on lo0 proto tcp from any to any port { 11434 8080:8099 } flags any no state label "mine"
+pass in quick proto tcp from <callers> to any port { 11434 8080:8099 } flags any no state label "mine"
+block return in quick proto tcp from any to any port { 11434 8080:8099 } label "mine"
+"""
+
+
+def test_rules_of_an_anchor_are_loaded_shown_and_cleared(tmp_path: Path) -> None:
+    mac = Mac(tmp_path)
+    file = tmp_path / "rules"
+    file.write_text(RULES)
+    assert mac.call("pfctl", "-n", "-a", "com.apple/x", "-f", str(file)) == (0, "")
+    assert "Status: Disabled" in mac.call("pfctl", "-s", "info")[1]
+    assert mac.call("pfctl", "-E", "-a", "com.apple/x", "-f", str(file)) == (0, "pf enabled\nToken : 1")
+    assert "Status: Enabled" in mac.call("pfctl", "-s", "info")[1]
+    shown = [line for line in mac.call("pfctl", "-a", "com.apple/x", "-s", "rules")[1].splitlines() if "label" in line]
+    assert len(shown) == 6
+    assert shown[4] == 'block return in quick proto tcp from any to any port = 11434 label "mine"'
+    assert "label" not in mac.call("pfctl", "-s", "rules")[1]
+    assert mac.call("pfctl", "-e") == (1, "pfctl: pf already enabled")
+    assert mac.call("pfctl", "-a", "com.apple/x", "-F", "rules")[0] == 0
+    assert "label" not in mac.call("pfctl", "-a", "com.apple/x", "-s", "rules")[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pass in quick proto tcp from any to any port { }", "rules:1: syntax error"),
+        ('pass in quick proto tcp from <none> to any port { 80 } label "x"', "table <none> is not defined"),
+        ("table <callers> const { 192.168.10.0/33 }", "no IP address found for 192.168.10.0/33"),
+        ('block in quick proto tcp from any to any port { 8099:8080 } label "x"', "invalid port 8099:8080"),
+        ('block in quick proto tcp from any to any port { 80 } no state label "x"', "doesn't make sense"),
+        ("allow in all", "rules:1: syntax error"),
+    ],
+    ids=str,
+)
+def test_rules_that_the_packet_filter_cannot_read_are_refused(tmp_path: Path, line: str, words: str) -> None:
+    mac = Mac(tmp_path)
+    (tmp_path / "rules").write_text(f"{line}\n")
+    code, said = mac.call("pfctl", "-n", "-f", str(tmp_path / "rules"))
+    assert code == 1
+    assert words in said
+
+
+def test_the_packet_filter_is_roots_and_knows_its_options(tmp_path: Path) -> None:
+    mac = Mac(tmp_path)
+    assert mac.call("pfctl", "-Z")[0] == 1
+    assert mac.call("pfctl", "-n", "-f", str(tmp_path / "none"))[0] == 1
+    mac.set(root=mac.user + 1)
+    assert mac.call("pfctl", "-s", "info") == (1, "pfctl: /dev/pf: Permission denied")

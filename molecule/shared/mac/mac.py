@@ -77,9 +77,11 @@ def say(*lines: str) -> None:
 
 
 def note(tool: str, arguments: list[str], code: int) -> None:
-    """Write a call into the journal; one write, so that calls at the same time do not mix."""
+    """Write a call into the journal, as whatever user; one write, so that calls at the same time do not mix."""
     entry = {"time": round(time.time(), 3), "tool": tool, "arguments": arguments, "code": code}
+    mask = os.umask(0)
     file = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.umask(mask)
     os.write(file, (json.dumps(entry) + "\n").encode())
     os.close(file)
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,13 @@ class World:
             **fields,
         }
 
-    def agent(self, *engines: dict[str, Any], restarts: dict[str, Any] | None = None, **variables: str) -> Agent:
+    def agent(
+        self,
+        *engines: dict[str, Any],
+        restarts: dict[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        **variables: str,
+    ) -> Agent:
         """Start an agent, by default for the stand-in engine."""
         config = {
             "host": "mac-1",
@@ -108,7 +114,8 @@ class World:
         file = self.folder / "agent.json"
         file.write_text(json.dumps(config))
         log = self.folder / f"agent-{len(self._agents)}.log"
-        server = Server("agent", log, {"AGENT_CONFIG": str(file), "PATH": self.manager.path, **variables})
+        variables = {"AGENT_CONFIG": str(file), "PATH": self.manager.path, **variables}
+        server = Server("agent", log, variables, arguments=arguments)
         agent = Agent(server)
         self._agents.append(agent)
         return agent

@@ -144,7 +144,9 @@ def test_launchd_is_asked_in_its_own_words(world: World) -> None:
 def test_while_the_admin_api_is_away_the_agent_goes_on_and_it_reports_later(world: World, database_url: str) -> None:
     port = quiet_port()
     world.start_engine()
-    agent = world.agent(ADMIN_API_URL=f"http://127.0.0.1:{port}", ADMIN_API_TOKEN=ADMIN_TOKEN)
+    token = world.folder / "token"
+    token.write_text(f"{ADMIN_TOKEN}\n")
+    agent = world.agent(ADMIN_API_URL=f"http://127.0.0.1:{port}", arguments=("--token-file", str(token)))
     agent.until_state("healthy")
     until(lambda: agent.client.get("/health").json()["status"] == "degraded", agent.status)
     assert agent.client.get("/health").status_code == 200

@@ -73,6 +73,21 @@ def test_a_configuration_that_does_not_hold_stops_the_agent(tmp_path: Path) -> N
     assert unset.stderr.startswith("AGENT_CONFIG: is not set; set it to the path of the file")
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "cannot read the token file"), (b" \n", "is empty"), (b"\xff", "it is not text")]
+)
+def test_a_token_file_without_a_token_stops_the_agent(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    (tmp_path / "agent.json").write_text(declared())
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    command = ("serve", "agent", "--port", "0", "--token-file", str(tmp_path / "token"))
+    done = athena(*command, AGENT_CONFIG=str(tmp_path / "agent.json"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert complaint in done.stderr
+    assert "only the agent takes one" in athena("serve", "admin", "--token-file", "x").stderr
+
+
 LAUNCHD_PRINT = """system/com.athena.mlx.llama = {
 \tactive count = 1
 \tpath = /Library/LaunchDaemons/com.athena.mlx.llama.plist

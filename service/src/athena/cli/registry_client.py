@@ -30,22 +30,34 @@ _ERRORS: dict[int, type[AthenaError]] = {
 Rows = list[dict[str, Any]]
 
 
+def token_of(settings: ClientSettings, token_file: Path | None) -> str:
+    """Return the token of `token_file` if there is one, else of ADMIN_API_TOKEN, which may be empty.
+
+    Raises UnauthorizedError where the file has none, or what it has cannot be a token.
+    """
+    token = settings.admin_api_token.get_secret_value() if settings.admin_api_token is not None else ""
+    if token_file is not None:
+        try:
+            token = token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            fault = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UnauthorizedError(f"cannot read the token file {token_file}: {fault}") from None
+        if not token:
+            raise UnauthorizedError(f"the token file {token_file} is empty")
+    if not token.isascii() or not token.isprintable():
+        raise UnauthorizedError("the token for the Admin API holds characters that no token has")
+    return token
+
+
 class RegistryClient:
     """The registry's operations; every failure is an AthenaError with the Admin API's own words."""
 
     def __init__(self, settings: ClientSettings, token_file: Path | None = None) -> None:
         """Take the token from `token_file` if there is one, else from ADMIN_API_TOKEN; raises UnauthorizedError."""
         self._url = settings.admin_api_url
-        token = settings.admin_api_token.get_secret_value() if settings.admin_api_token is not None else ""
-        if token_file is not None:
-            try:
-                token = token_file.read_text().strip()
-            except OSError as error:
-                raise UnauthorizedError(f"cannot read the token file {token_file}: {error.strerror}") from None
+        token = token_of(settings, token_file)
         if not token:
             raise UnauthorizedError("no token for the Admin API: set ADMIN_API_TOKEN or name a --token-file")
-        if not token.isascii() or not token.isprintable():
-            raise UnauthorizedError("the token for the Admin API holds characters that no token has")
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def list(self, *, enabled_only: bool = False) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -45,6 +46,9 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes of the proxy that share the port; PROXY_WORKERS or 1.")
     ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Of the agent: a file with the token, in place of ADMIN_API_TOKEN.")
+    ] = None,
 ) -> None:
     """Run the Admin API, the model proxy, the orchestrator or a host's agent in the foreground until SIGTERM or Ctrl-C.
 
@@ -61,15 +65,17 @@ def serve(
     level = load(LogSettings).log_level
     if workers is not None and role is not Role.PROXY:
         raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
-    run = _proxy(workers) if role is Role.PROXY else _runner(role)
+    if token_file is not None and role is not Role.AGENT:
+        raise typer.BadParameter("only the agent takes one", param_hint="--token-file")
+    run = _proxy(workers) if role is Role.PROXY else _runner(role, token_file)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, level)
     run(listener, Ending(wind_down_seconds=wind_down, grace_seconds=grace))
 
 
-def _runner(role: Application) -> "Callable[[socket.socket, Ending], None]":
+def _runner(role: Application, token_file: Path | None) -> "Callable[[socket.socket, Ending], None]":
     """Read the role's settings, and return what serves its application on a socket, and ends as it is told."""
-    make = _application(role)
+    make = _application(role, token_file)
 
     def run(listener: socket.socket, ending: "Ending") -> None:
         from athena.cli import http_server
@@ -93,7 +99,7 @@ def _proxy(workers: int | None) -> "Callable[[socket.socket, Ending], None]":
     return run
 
 
-def _application(role: Application) -> "Callable[[], Any]":
+def _application(role: Application, token_file: Path | None) -> "Callable[[], Any]":
     """Read the role's settings, and return what makes its application."""
     from athena import settings
 
@@ -110,11 +116,15 @@ def _application(role: Application) -> "Callable[[], Any]":
             return lambda: create_orchestrator(orchestrator)
         case Role.AGENT:
             agent = load(settings.AgentSettings)
+            from pydantic import SecretStr
+
             from athena.agent import configuration
             from athena.agent.app import create_app as create_agent
+            from athena.cli.registry_client import token_of
 
+            token = SecretStr(token_of(agent, token_file)) if token_file is not None else agent.admin_api_token
             engines = configuration.read(agent.agent_config)
-            return lambda: create_agent(agent, engines)
+            return lambda: create_agent(agent.model_copy(update={"admin_api_token": token}), engines)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+"""Refuse models that a Mac's memory cannot hold, with the arithmetic; change nothing."""
+
+import json
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.mac_memory import (
+    FiguresError,
+    demand,
+    from_config,
+    from_model_info,
+    needed_mib,
+    problems,
+    table,
+)
+
+DOCUMENTATION = """
+module: memory_admission
+short_description: Say what the declared models take of a Mac's memory, and refuse what does not fit
+description: >-
+  Figures that a declaration leaves out are read: from a model's folder (config.json, and the sizes of its safetensors),
+  or from an Ollama that has the model. What is declared wins over what is read.
+options:
+  models:
+    description: "What is to be held at once: mappings with name, engine, weights_bytes and so on, see the role."
+    type: list
+    elements: dict
+    required: true
+  memory_mib: {description: The memory of the Mac., type: int, required: true}
+  limit_mib: {description: What the GPU may wire of it., type: int, required: true}
+  headroom_mib: {description: What is kept free beside the models., type: int, required: true}
+"""
+OLLAMA_SECONDS = 10
+
+
+def read_folder(folder):
+    """Return the figures of a model's folder."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        raise FiguresError(f"its folder {folder} cannot be read: {error}") from None
+    if not weights:
+        raise FiguresError(f"its folder {folder} has no *.safetensors")
+    return {"weights_bytes": weights, **from_config(config)}
+
+
+def read_ollama(url, name):
+    """Return the figures of a model that an Ollama has."""
+    wanted = name if ":" in name else f"{name}:latest"
+    try:
+        tags = ask(f"{url.rstrip('/')}/api/tags")
+        shown = ask(f"{url.rstrip('/')}/api/show", {"model": name})
+    except (URLError, OSError, ValueError) as error:
+        raise FiguresError(f"the Ollama at {url} does not tell of {name}: {error}") from None
+    sizes = [one["size"] for one in tags.get("models", []) if one.get("name") == wanted]
+    if not sizes:
+        raise FiguresError(f"the Ollama at {url} has no {wanted}")
+    return {"weights_bytes": sizes[0], **from_model_info(shown.get("model_info", {}))}
+
+
+def ask(url, body=None):
+    """Return the answer of an HTTP API, which is JSON."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("its address must begin with http:// or https://")
+    data = json.dumps(body).encode() if body is not None else None
+    request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  # looked at above
+    with urlopen(request, timeout=OLLAMA_SECONDS) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def complete(model):
+    """Return a model's declaration with what was read where it says nothing."""
+    try:
+        if model.get("folder"):
+            found = read_folder(Path(model["folder"]))
+        elif model.get("ollama_url"):
+            found = read_ollama(model["ollama_url"], model.get("ollama_model") or model["name"])
+        else:
+            found = {}
+    except FiguresError as error:
+        raise FiguresError(f"mac_host_models: {model['name']}: {error}; or declare its figures.") from None
+    return {**found, **{name: value for name, value in model.items() if value is not None}}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "models": {"type": "list", "elements": "dict", "required": True},
+            "memory_mib": {"type": "int", "required": True},
+            "limit_mib": {"type": "int", "required": True},
+            "headroom_mib": {"type": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    models, limit, headroom = (module.params[name] for name in ("models", "limit_mib", "headroom_mib"))
+    if faults := problems(models):
+        module.fail_json(msg=f"{'; '.join(faults)}. Nothing was changed.")
+    try:
+        demands = [demand(complete(model)) for model in models]
+    except FiguresError as error:
+        module.fail_json(msg=f"{error} Nothing was changed.")
+    memory = module.params["memory_mib"]
+    shown = table(demands, headroom, limit, f"{memory} of memory - {memory - limit} for macOS")
+    needed = needed_mib(demands, headroom)
+    if needed > limit:
+        module.fail_json(
+            msg=(
+                f"The models of mac_host_models need {needed} MiB, and the GPU may hold {limit} MiB: {needed - limit}"
+                " MiB too much. Nothing was changed. Declare fewer or smaller models, a smaller context_tokens or"
+                f" parallel, or a prompt_cache_bytes, and start the engines with the same.\n{shown}"
+            )
+        )
+    module.exit_json(
+        changed=False,
+        table=shown,
+        needed_mib=needed,
+        left_mib=limit - needed,
+        demands=[{"name": one.name, "engine": one.engine, "mib": one.total_mib} for one in demands],
+    )
+
+
+if __name__ == "__main__":
+    main()
