@@ -154,8 +154,10 @@ class Ollama:
         """Return the digests of its models, by name."""
         return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/tags").get("models") or []}
 
-    def loaded(self) -> set[str]:
-        return {canonical(model["name"]) for model in self.ask("GET", "/api/ps").get("models") or []}
+    def is_loaded(self, name: str) -> bool:
+        """Return whether a model is in memory, as it is on the disk now."""
+        loaded = {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/ps").get("models") or []}
+        return name in loaded and loaded[name] == self.models().get(name)
 
     def pull(self, name: str, insecure: bool, seconds: float, had: dict[str, int]) -> Iterator[Progress]:
         """Pull, as far as it goes in one attempt."""
@@ -275,7 +277,7 @@ def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[s
 def have_loaded(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
     """Have the model in memory."""
     try:
-        is_loaded = canonical(given["name"]) in ollama.loaded()
+        is_loaded = ollama.is_loaded(canonical(given["name"]))
     except Silence:
         if not is_check:
             raise
