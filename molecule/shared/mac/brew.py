@@ -44,6 +44,13 @@ def list_(arguments: list[str]) -> None:
     say(*(f"{name} {installed[name]}" if "--versions" in arguments else name for name in shown))
 
 
+def info(name: str) -> None:
+    version, installed = formula(name)["version"], mac.read("brew", {}).get(name)
+    kegs = [{"version": installed}] if installed else []
+    said = {"name": name, "versions": {"stable": version}, "linked_keg": installed, "installed": kegs}
+    say(json.dumps({"formulae": [said], "casks": []}))
+
+
 def services(arguments: list[str]) -> None:
     action, *rest = arguments or ["list"]
     user = pwd.getpwuid(os.geteuid())
@@ -87,6 +94,8 @@ def main(arguments: list[str]) -> None:
             say(str(PREFIX / "opt" / name))
         case ["install", *names] if names:
             install([name for name in names if not name.startswith("-")])
+        case ["info", "--json=v2", name]:
+            info(name)
         case ["list", *names]:
             list_(names)
         case ["services", *rest]:
