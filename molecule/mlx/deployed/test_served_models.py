@@ -53,7 +53,7 @@ def test_the_server_cannot_change_its_own_model(host: Host) -> None:
 def test_it_runs_from_the_current_environment_with_the_declared_arguments(host: Host) -> None:
     command = host.check_output(f"ps -ww -o command= -p {server(host)}")
     assert command.split(f"{MLX}/current/bin/mlx_lm.server ")[1] == (
-        f"--model {TINY}/current --host 127.0.0.1 --port 8080"
+        f"--model {TINY}/current --host 127.0.0.1 --port 8080 --allowed-origins none"
         " --decode-concurrency 2 --prompt-cache-bytes 100000000 --max-tokens 16"
     )
     assert host.file(f"{MLX}/current").linked_to.startswith(f"{MLX}/venvs/")

@@ -21,7 +21,7 @@ def test_one_server_runs_with_the_declared_arguments(host: Host) -> None:
     commands = host.check_output("ps -ww -o command= -C mlx_lm.server,python,python3").splitlines()
     served = [command for command in commands if "mlx_lm.server" in command]
     assert len(served) == 1
-    assert "--port 8090 --decode-concurrency 3" in served[0]
+    assert "--port 8090 --allowed-origins none --decode-concurrency 3" in served[0]
 
 
 def test_jobs_that_are_no_longer_declared_have_no_files(host: Host) -> None:

@@ -158,6 +158,7 @@ def quantisation(declared: dict[str, Any] | None) -> dict[str, Any]:
 def arguments(model: Model, models_dir: str, address: str) -> list[str]:
     """Return the arguments of the server of a model. Its paths stay the same when the model changes."""
     made = ["--model", served(models_dir, model["name"]), "--host", address, "--port", str(model["port"])]
+    made += ["--allowed-origins", "none"]  # it would let any page of a browser that reaches it ask
     if "draft" in model:
         made += ["--draft-model", served(models_dir, model["draft"])]
     for key, flag in FLAGS.items():

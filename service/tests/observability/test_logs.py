@@ -160,6 +160,15 @@ log.warning("kept")
     assert [line["event"] for line in lines] == ["kept"]
 
 
+def test_the_requests_of_an_http_client_are_told_at_debug_alone() -> None:
+    program = """
+for level in "info", "debug":
+    logs.configure("agent", level)
+    logging.getLogger("httpx").info("HTTP Request: POST http://127.0.0.1:8080 %s", level)
+"""
+    assert [line["event"].split()[-1] for line in lines_of(program)] == ["debug"]
+
+
 def test_a_forked_worker_repeats_nothing_and_loses_nothing() -> None:
     lines = lines_of("""
 logs.configure("proxy")

@@ -121,6 +121,8 @@ def configure(service: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+    # It tells of each request.
+    logging.getLogger("httpx").setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
 
 
 def request_log() -> RequestLog:
