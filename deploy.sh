@@ -28,7 +28,7 @@ actions
   scale COMPONENT N       have so many pods of it; \`default\`: as the inventory says
   backup [--json]         back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
-  rotate [SECRET]         make a new secret, or all of them, and have everything use it
+  rotate [SECRET]         make a new secret, or all of them, and deploy, which has everything use it
   logs [COMPONENT] [-f]   the end of the logs; -f follows them, or on a cluster names the command that does
   unlock                  remove the lock that a killed run left behind
   destroy [--yes] [--data]   stop everything; asks for the environment's name first. On a cluster what holds data stays,
@@ -115,7 +115,9 @@ while (($#)); do
     --check | --diff) ansible_arguments+=("$1") ;;
     -e)
       if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
-      if [[ $2 =~ ^athena_database_(owner_)?url= ]]; then wrong_usage "a password in an argument is seen by all; see ATHENA_DATABASE_URL in docs/operations.md."; fi
+      if [[ $2 =~ (^|[[:space:]])(athena_database_(owner_)?url|athena_proxy_key|ansible_[a-z_]*pass(word)?)= ]]; then
+        wrong_usage "${BASH_REMATCH[2]} in an argument is seen by all: -e @FILE instead, or for the database ATHENA_DATABASE_URL."
+      fi
       if [[ $2 == @[!/]* ]]; then ansible_arguments+=(-e "@$PWD/${2#@}"); else ansible_arguments+=(-e "$2"); fi
       shift
       ;;

@@ -31,6 +31,8 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
         (["dev"], "action"),
         (["dev", "deploy", "--loudly"], "--loudly"),
         (["production", "deploy", "-e", "athena_database_url=postgresql://u:p@h/d"], "ATHENA_DATABASE_URL"),
+        (["production", "deploy", "-e", "athena_replicas=1 athena_proxy_key=k"], "athena_proxy_key in an argument"),
+        (["staging", "deploy", "-e", "ansible_become_password=p"], "ansible_become_password in an argument"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(

@@ -91,6 +91,9 @@ def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fi
         fill = {"[2/8]": lambda: on_database("db", "mount", "-o", "remount,size=1m", BACKUPS)}
         done = changed.run("update", at=fill)
         unwell = changed.told("status", code=8)
+        # The database has the new password by then, and so the services are to have it as well.
+        on_database("db", "mount", "-o", "remount,size=2g", BACKUPS)
+        rotated = changed.run("rotate", "database-application", at=fill)
     finally:
         on_database("db", "umount", BACKUPS)
     assert done.code == 3, done.output
@@ -100,6 +103,10 @@ def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fi
     assert changed.releases()[-1]["outcome"] == "failed, taken back"
     assert any(f"MiB free on {BACKUPS}" in problem for problem in unwell["problems"]), unwell["problems"]
     assert not (changed.state / "lock").exists()
+    assert rotated.code == 3, rotated.output
+    failed = changed.releases()[-1]
+    assert [step["step"] for step in failed["steps"] if "failed" in step] == ["backup"]
+    assert json.loads(changed.backends("list", "--json"))  # the Admin API reaches the database
 
 
 def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: Deployment) -> None:

@@ -5,12 +5,13 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `close`, `unlock`. Each answers with `releases` (oldest
-first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the folder
-`exchange`.
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `unlock`. Each answers with `releases`
+(oldest first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the
+folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
-and goes on, as a rollback does after a rollback; any other action is refused until one of them has ended well.
+and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is
+refused until one of them has ended well.
 """
 
 import fcntl
@@ -105,6 +106,8 @@ class ActionModule(ActionBase):
                     # deploy.sh and ansible-playbook: either may outlive the other.
                     "processes": {pid: _start_of(pid) for pid in (str(args.get("owner_pid") or 0), str(os.getppid()))},
                     "since": _now(),
+                    # As it is now: what is deployed is read from here on, and somebody may go on working meanwhile.
+                    "git": _git_state(Path.cwd()),
                     "steps": [],
                     "record": {},
                     "took_over": took_over,
@@ -122,6 +125,16 @@ class ActionModule(ActionBase):
             self._write_journal(journal)
         return {"msg": args["message"], "begun": args["step"]}
 
+    def _op_fail(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Note that the last step failed, and what it was to bring about: the way back makes other facts of both."""
+        journal = self._journal()
+        if journal is not None and not self._play_context.check_mode:
+            if journal["steps"]:
+                journal["steps"][-1]["failed"] = _now()
+            journal["attempted"] = {"content": args["content"], "record": args.get("record") or {}}
+            self._write_journal(journal)
+        return {}
+
     def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock."""
         journal = self._journal()
@@ -130,10 +143,13 @@ class ActionModule(ActionBase):
         releases = self._releases()
         active = _active(releases)
         is_in_force = args["outcome"] == IN_FORCE
+        of_this_run = {"content": args["content"], "record": args.get("record") or {}}
         if is_in_force:
             _end_step(journal)
+        else:
+            of_this_run = journal.get("attempted") or of_this_run
         recorded = None
-        if not is_in_force or active is None or active["content"] != args["content"]:
+        if not is_in_force or active is None or active["content"] != of_this_run["content"]:
             recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
             self._write(
                 self._state / "ledger" / f"{recorded}.json",
@@ -141,13 +157,13 @@ class ActionModule(ActionBase):
                     "id": recorded,
                     **{key: journal[key] for key in ("action", "owner", "host", "since", "steps", "took_over")},
                     "until": _now(),
-                    "git": _git_state(Path.cwd()),
+                    "git": journal.get("git") or _git_state(Path.cwd()),
                     "outcome": args["outcome"],
                     "error": args.get("error") or None,
                     "replaces": active["id"] if active else None,
                     "restores": args.get("restores") or None,
-                    **_first_recorded([*(run["record"] for run in journal["took_over"]), args.get("record") or {}]),
-                    "content": args["content"],
+                    **_first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
+                    "content": of_this_run["content"],
                     "content_before": active["content"] if active else None,
                 },
             )
@@ -155,11 +171,14 @@ class ActionModule(ActionBase):
         return {"recorded": recorded, "changed": recorded is not None, "verdict": args["verdict"]}
 
     def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host."""
+        """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host.
+
+        That one of another host is over, only the person who unlocks can know.
+        """
         journal = self._journal()
         if not self._lock.exists():
             return {"lock": None}
-        if journal is not None and _is_alive(journal):
+        if journal is not None and _is_of_this_host(journal) and _is_alive(journal):
             return {
                 "failed": True,
                 "verdict": LOCKED,
@@ -224,7 +243,9 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
         return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
     who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
     if _is_alive(journal):
-        return f"Locked: {who}. Wait for its end."
+        if _is_of_this_host(journal):
+            return f"Locked: {who}. Wait for its end."
+        return f"Locked: {who}. Wait for its end; if that host is gone: ./deploy.sh ENVIRONMENT unlock"
     return f"Locked: {_describe_end(journal)}"
 
 
@@ -238,10 +259,10 @@ def _describe_end(journal: dict[str, Any]) -> str:
 
 
 def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
-    """Return whether an action mends what a run left that is certainly over."""
+    """Return whether an action mends, or takes away, what a run left that is certainly over."""
     if journal is None or _is_alive(journal):
         return False
-    return action in ("deploy", "update") or action == journal["action"] == "rollback"
+    return action in ("deploy", "update", "destroy") or action == journal["action"] == "rollback"
 
 
 def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -250,18 +271,22 @@ def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _end_step(journal: dict[str, Any]) -> None:
-    """Note when the last step was completed: one without that is where a run stopped."""
-    if journal["steps"]:
+    """Note when the last step was completed: one without that is where a run stopped, or failed."""
+    if journal["steps"] and "failed" not in journal["steps"][-1]:
         journal["steps"][-1].setdefault("done", _now())
 
 
 def _is_alive(journal: dict[str, Any]) -> bool:
     """Return whether a process of the lock's owner may be running: always, where that cannot be known from here."""
-    if journal["host"] != socket.gethostname():
+    if not _is_of_this_host(journal):
         return True
     # A lock of a version before has the number of one process alone.
     processes = journal.get("processes") or {str(journal["pid"]): _start_of(str(journal["pid"]))}
     return any(started and _start_of(pid) == started for pid, started in processes.items())
+
+
+def _is_of_this_host(journal: dict[str, Any]) -> bool:
+    return bool(journal["host"] == socket.gethostname())
 
 
 def _start_of(pid: str) -> str:

@@ -168,13 +168,18 @@ class Connection(Reader):
         self._application.refuse(exchange, exchange.refusal)
 
     async def _run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
-        self._server.working += 1
+        server = self._server
+        server.working += 1
+        if server.working == 1:
+            server.wakefulness.came()
         try:
             await work
         except Exception:
             log.exception("unexpected_error", method=exchange.method, path=exchange.path)
         finally:
-            self._server.working -= 1
+            server.working -= 1
+            if not server.working:
+                server.wakefulness.came()
             exchange.abort()  # no harm to one that has been answered
 
     def send(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from athena.proxy.server.coalescing import Coalescer
 from athena.proxy.server.connection import Application, Connection
 from athena.proxy.server.errors import TooManyConnectionsError
 from athena.proxy.server.limits import Limits, connections_for
+from athena.proxy.server.wakefulness import Wakefulness
 from athena.proxy.server.watch import Watches
 from athena.proxy.server.workers import BACKLOG
 
@@ -36,6 +37,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(self.loop)
         self.coalescer = Coalescer(self.loop)
+        self.wakefulness = Wakefulness(self.loop)
         self.winding_down = False  # each answer is the last on its connection
         self.draining = False  # nothing new is answered
         self.held = 0  # bytes of the bodies that count for `all_body_bytes`

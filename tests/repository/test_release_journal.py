@@ -1,0 +1,138 @@
+"""The lock, the journal and the ledger: what each operation leaves, by the operations themselves."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+PLUGIN = Path(__file__).parents[2] / "roles" / "release" / "action_plugins" / "release_journal.py"
+Operation = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operation:
+    """Operations on the ledger of a folder, in a checkout without git."""
+    spec = importlib.util.spec_from_file_location("release_journal", PLUGIN)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    action = module.ActionModule.__new__(module.ActionModule)
+    action._state = tmp_path / "state"
+    action._play_context = SimpleNamespace(check_mode=False)
+    monkeypatch.chdir(tmp_path)
+
+    def operation(name: str, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = getattr(action, f"_op_{name}")(arguments)
+        return answer
+
+    return operation
+
+
+def opened(do: Operation, action: str = "deploy") -> dict[str, Any]:
+    """Open the lock as a run of this process."""
+    return do("open", action=action, owner_pid=os.getpid())
+
+
+def step(do: Operation, name: str) -> None:
+    """Begin a step."""
+    do("step", step=name, record={"schema_before": "a"}, message=name)
+
+
+def entry(tmp_path: Path, name: str) -> dict[str, Any]:
+    """Return what the ledger has of a release."""
+    told: dict[str, Any] = json.loads((tmp_path / "state" / "ledger" / f"{name}.json").read_text())
+    return told
+
+
+def said_by_another_host(tmp_path: Path) -> None:
+    """Have the lock be of a process of another host."""
+    file = tmp_path / "state" / "lock" / "journal.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "elsewhere"}))
+
+
+def test_every_step_of_a_release_in_force_is_completed(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    step(do, "image")
+    step(do, "services")
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r1"
+    assert all("done" in made for made in entry(tmp_path, "r1")["steps"])
+    assert not (tmp_path / "state" / "lock").exists()
+
+
+def test_a_failed_release_is_recorded_as_it_was_to_be_and_its_failed_step_as_failed(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do)
+    step(do, "image")
+    step(do, "services")
+    do("fail", content={"n": 2}, record={"migrations": ["b"]})
+    step(do, "secrets")  # of the way back, which brings the content of the release before with it
+    do("close", outcome="failed, taken back", verdict=3, content={"n": 1}, record={"migrations": []}, error="a pod")
+    told = entry(tmp_path, "r2")
+    assert [(made["step"], "done" in made, "failed" in made) for made in told["steps"]] == [
+        ("image", True, False),
+        ("services", False, True),
+        ("secrets", False, False),
+    ]
+    assert told["content"] == {"n": 2}
+    assert told["content_before"] == {"n": 1}
+    assert told["migrations"] == ["b"]
+
+
+def test_nothing_is_recorded_where_nothing_differs(do: Operation, tmp_path: Path) -> None:
+    for _ in range(2):
+        opened(do)
+        do("close", outcome="in force", verdict=0, content={"n": 1})
+    assert [path.name for path in (tmp_path / "state" / "ledger").iterdir()] == ["r1.json"]
+
+
+@pytest.mark.parametrize("action", ["deploy", "rollback", "scale", "destroy"])
+def test_a_lock_whose_process_lives_lets_nobody_pass_and_is_not_removed(do: Operation, action: str) -> None:
+    opened(do)
+    assert opened(do, action)["verdict"] == 5
+    assert do("refuse", action=action)["failed"]
+    assert do("unlock")["failed"]
+
+
+def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    said_by_another_host(tmp_path)
+    refused = opened(do)
+    assert refused["verdict"] == 5
+    assert "@elsewhere" in refused["msg"]
+    assert "./deploy.sh ENVIRONMENT unlock" in refused["msg"]
+    assert do("unlock")["lock"]["host"] == "elsewhere"
+    assert "failed" not in opened(do)
+
+
+@pytest.mark.parametrize(
+    ("killed", "action", "passes"),
+    [
+        ("deploy", "deploy", True),
+        ("deploy", "update", True),
+        ("deploy", "destroy", True),
+        ("deploy", "rollback", False),
+        ("deploy", "scale", False),
+        ("rollback", "rollback", True),
+        ("scale", "deploy", True),
+    ],
+)
+def test_what_a_killed_run_left_is_mended_or_taken_away_and_nothing_else_is_done(
+    do: Operation, tmp_path: Path, killed: str, action: str, passes: bool
+) -> None:
+    opened(do, killed)
+    step(do, "services")
+    file = tmp_path / "state" / "lock" / "journal.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"processes": {"1": "never"}}))
+    refusal = do("refuse", action=action)
+    assert (refusal == {}) is passes
+    if not passes:
+        assert "stopped in its step 'services'" in refusal["msg"]
