@@ -6,8 +6,8 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
 Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `unlock`. Each answers with `releases`
-(oldest first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in the
-folder `exchange`.
+(oldest first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in
+the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is
