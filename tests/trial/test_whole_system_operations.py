@@ -88,6 +88,10 @@ def test_a_component_and_a_version_that_are_nowhere_are_told_at_once_and_nothing
     assert "There is no component nobody; there is: admin proxy orchestrator." in done.output
     assert "There is no version r99" in done.output
     assert deployment.releases() == before
+    older = next(release for release in before if release["content"]["schema"] != deployment.schema())
+    unfit = deployment.run("update", "admin", older["id"])
+    assert unfit.code == 1, unfit.output
+    assert f"`rollback {older['id']}` brings both back" in unfit.output
     secret = deployment.run("rotate", "nothing")
     assert secret.code == 1, secret.output
     assert "There is no secret nothing; there is: admin-token" in secret.output
