@@ -5,6 +5,7 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -45,39 +46,50 @@ def external(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyP
     hosts.write_text(before)
 
 
-def test_a_database_that_others_run_is_migrated_and_its_backups_are_left_to_them(
-    deployment: Deployment, external: tuple[str, str]
+class Keyed(NamedTuple):
+    """A key of a caller, and the arguments by which the proxy comes to ask for it."""
+
+    key: str
+    arguments: tuple[str, str]
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Keyed:
+    """The proxy asks its callers for a key."""
+    key, line = new_key("a-test")
+    (tmp_path / "keys").write_text(f"# Whose keys there are\n{line}\n")
+    settings = {"athena_proxy_keys_file": str(tmp_path / "keys"), "athena_proxy_key": key}
+    (tmp_path / "keys.json").write_text(json.dumps(settings))
+    return Keyed(key, ("-e", f"@{tmp_path / 'keys.json'}"))
+
+
+def test_a_key_that_is_not_in_the_file_of_keys_is_told_before_anything_is_begun(
+    deployment: Deployment, keyed: Keyed, tmp_path: Path
 ) -> None:
-    done = deployment.run("deploy", *external)
+    (tmp_path / "wrong.json").write_text(json.dumps({"athena_proxy_key": "another"}))
+    refused = deployment.run("deploy", *keyed.arguments, "-e", f"@{tmp_path / 'wrong.json'}")
+    assert refused.code == 1, refused.output
+    assert f"athena_proxy_key must be a key that is in {tmp_path / 'keys'}" in refused.output
+
+
+def test_a_database_that_others_run_is_migrated_its_backups_left_to_them_and_callers_need_a_key(
+    deployment: Deployment, external: tuple[str, str], keyed: Keyed
+) -> None:
+    done = deployment.run("deploy", *external, *keyed.arguments)
     assert done.code == 0, done.output
     assert "run by others, who make its backups as well" in done.output
     release = (deployment.state / "ledger" / f"{deployment.in_force()['id']}.json").read_text()
     assert secrets_in(done.output + release, deployment.state, Path(sys.executable)) == []
     assert deployment.in_force()["backup"] is None
-    assert deployment.who_answers() == "mlx"
+    assert keyed.key not in done.output + release
+    asked = {"model": "tiny", "prompt": "Are you there?", "max_tokens": 1}
+    for headers, status in (({}, 401), ({"authorization": f"Bearer {keyed.key}"}, 200)):
+        answer = httpx.post(f"{deployment.proxy()}/v1/completions", json=asked, headers=headers, timeout=60)
+        assert answer.status_code == status, answer.text
     for action in (["backup"], ["restore", "any"], ["rotate", "database-owner"]):
         refused = deployment.run(*action, *external)
         assert refused.code == 1, refused.output
         assert "Others run the database" in refused.output
-
-
-def test_callers_need_a_key_where_the_inventory_has_a_file_of_them(deployment: Deployment, tmp_path: Path) -> None:
-    key, line = new_key("a-test")
-    keys = tmp_path / "keys"
-    keys.write_text(f"# Whose keys there are\n{line}\n")
-    settings = {"athena_proxy_keys_file": str(keys), "athena_proxy_key": "another"}
-    (tmp_path / "keys.json").write_text(json.dumps(settings))
-    refused = deployment.run("deploy", "-e", f"@{tmp_path / 'keys.json'}")
-    assert refused.code == 1, refused.output
-    assert f"athena_proxy_key must be a key that is in {keys}" in refused.output
-    (tmp_path / "keys.json").write_text(json.dumps(settings | {"athena_proxy_key": key}))
-    done = deployment.run("deploy", "-e", f"@{tmp_path / 'keys.json'}")
-    assert done.code == 0, done.output
-    assert key not in done.output
-    asked = {"model": "tiny", "prompt": "Are you there?", "max_tokens": 1}
-    for headers, status in (({}, 401), ({"authorization": f"Bearer {key}"}, 200)):
-        answer = httpx.post(f"{deployment.proxy()}/v1/completions", json=asked, headers=headers, timeout=60)
-        assert answer.status_code == status, answer.text
 
 
 def test_destroy_with_the_data_leaves_nothing(deployment: Deployment) -> None:
