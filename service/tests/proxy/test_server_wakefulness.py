@@ -40,34 +40,44 @@ def test_it_stays_awake_for_longer_while_that_pays_and_not_at_all_once_it_does_n
         assert max(before, FIRST_SECONDS) <= after <= LONGEST_SECONDS
 
 
+async def a_request(clock: Clock, wakefulness: Wakefulness, *, answer: float, pause: float) -> None:
+    """Have a request answered after so long, and let the pause after it pass."""
+    wakefulness.asked()
+    clock.now += answer
+    wakefulness.answering()
+    wakefulness.answered()
+    clock.now += pause
+    await asyncio.sleep(0)
+
+
 async def test_an_engine_that_takes_its_time_is_slept_for() -> None:
     clock = Clock()
     wakefulness = Wakefulness(asyncio.get_running_loop(), clock)
     for _ in range(10):
-        clock.now += 0.03
-        wakefulness.came()
+        await a_request(clock, wakefulness, answer=0.3, pause=0.03)
         assert not wakefulness.awake
+        wakefulness.asked()
+        assert not wakefulness.awake
+        wakefulness.answered()
+        clock.now += 1
+
+
+async def test_a_caller_that_takes_its_time_does_not_keep_it_from_waiting_for_the_answer_awake() -> None:
+    clock = Clock()
+    wakefulness = Wakefulness(asyncio.get_running_loop(), clock)
+    for _ in range(5):
+        await a_request(clock, wakefulness, answer=FIRST_SECONDS, pause=10)
+        assert not wakefulness.awake
+    wakefulness.asked()
+    assert wakefulness.awake
 
 
 async def test_it_is_awake_until_the_span_is_over_and_asleep_then() -> None:
     clock = Clock()
     wakefulness = Wakefulness(asyncio.get_running_loop(), clock)
-    for _ in range(4):
-        clock.now += 0.0001
-        wakefulness.came()
+    for _ in range(6):
+        await a_request(clock, wakefulness, answer=FIRST_SECONDS, pause=FIRST_SECONDS)
+    assert wakefulness.awake
+    wakefulness.asked()
     assert await turns(clock, wakefulness, seconds=LONGEST_SECONDS / 10) == pytest.approx(10, abs=1)
-    clock.now += 1
-    wakefulness.came()
     assert not wakefulness.awake
-
-
-async def test_what_comes_meanwhile_keeps_it_awake() -> None:
-    clock = Clock()
-    wakefulness = Wakefulness(asyncio.get_running_loop(), clock)
-    wakefulness.came()
-    for _ in range(50):
-        clock.now += LONGEST_SECONDS / 2
-        wakefulness.came()
-        await asyncio.sleep(0)
-        assert wakefulness.awake
-    assert await turns(clock, wakefulness, seconds=LONGEST_SECONDS) == 0

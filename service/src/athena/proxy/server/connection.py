@@ -171,7 +171,7 @@ class Connection(Reader):
         server = self._server
         server.working += 1
         if server.working == 1:
-            server.wakefulness.came()
+            server.wakefulness.asked()
         try:
             await work
         except Exception:
@@ -179,8 +179,13 @@ class Connection(Reader):
         finally:
             server.working -= 1
             if not server.working:
-                server.wakefulness.came()
+                server.wakefulness.answered()
             exchange.abort()  # no harm to one that has been answered
+
+    def answering(self) -> None:
+        """The first of an answer is there."""
+        if self._server.working == 1:
+            self._server.wakefulness.answering()
 
     def send(self, data: bytes) -> None:
         """Write to the caller, at the end of this turn of the loop; at once what is large enough to hold it up."""

@@ -113,6 +113,7 @@ class Exchange:
             return
         self.answered = self.over = True
         connection = self._connection
+        connection.answering()
         if connection.ending:
             self._ending = CLOSE
         if self.gone:
@@ -126,6 +127,7 @@ class Exchange:
     def begin(self, status: int, fields: bytes) -> None:
         """Open an answer of unknown length; its head goes out together with the first piece."""
         self.answered = True
+        self._connection.answering()
         if self._connection.ending or not self._chunked:
             self._ending = CLOSE  # without chunks only the end of the connection tells the end of the body
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
