@@ -65,9 +65,9 @@ def decide(candidate: Candidate, now: float, limits: RestartLimits) -> Decision:
         return Decision(Action.GIVE_UP, f"started anew {len(recent)} times within {window} s, and it hangs again")
     if recent:
         pause = limits.pause_seconds * 2 ** (len(recent) - 1)
-        left = recent[-1] + pause - now
-        if 0 < left <= pause:  # a clock that was set back must not make it wait for years
-            return Decision(Action.WAIT, f"the next restart is in {max(1, round(left))} s")
+        passed = now - recent[-1]
+        if 0 <= passed < pause:  # a clock that was set back must not make it wait for years
+            return Decision(Action.WAIT, f"the next restart is in {max(1, round(pause - passed))} s")
     return Decision(Action.RESTART, f"restart {len(recent) + 1} of {limits.most}")
 
 
