@@ -16,7 +16,7 @@ stages
   unit          tests of the service against an embedded PostgreSQL
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
-  molecule      deploy.sh on bare Debian 12 and 13 hosts in containers; the roles for a cluster on a real Kubernetes; a trial,
+  molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
                 which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
 fast is lint and unit.
 

@@ -38,17 +38,3 @@ def test_a_rollback_that_is_left_to_a_person_tells_what_the_way_through_the_back
     assert "it cannot be had" in gone["problems"][0]
     assert f"has no backup {backup}" in gone["problems"][0]
     assert deployment.in_force() == release
-
-
-def test_the_two_commands_that_were_named_go_back_through_the_backup_and_forward_again() -> None:
-    deployment = Deployment.of_the_scenario()
-    release = deployment.in_force()
-    program = ("sudo", "-u", "postgres", "athena-backup", "restore")
-    deployment.trial.on("db", *program, release["backup"]["id"])
-    back = deployment.told("rollback")
-    assert (back["outcome"], back["problems"]) == ("done", [])
-    assert deployment.schema() == release["schema_before"]
-    assert deployment.who_answers() == "mlx"
-    forward = deployment.told("update", "--allow-irreversible")
-    assert forward["release"] == deployment.in_force()["id"]
-    assert deployment.schema() == A_FINAL_TABLE
