@@ -1,8 +1,9 @@
-"""What is said of a deployment of which parts are away or were changed by hand. Everything is left as it was found."""
+"""What is said of a deployment of which parts are away or were changed by hand. Everything is left as it was found.
+
+Without the cluster itself: tests/deploy/test_unreachable_cluster.py.
+"""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,6 @@ ADMIN = ("deployment/athena-admin-backend", "--namespace", "athena-admin")
 REDIS = ("deployment/redis", "--namespace", "athena")
 
 
-@contextmanager
-def without_the_cluster(deployment: Deployment) -> Iterator[None]:
-    """Have the API server away; the pods go on."""
-    deployment.trial.on("cluster", "systemctl", "stop", "kube-apiserver")
-    try:
-        yield
-    finally:
-        deployment.trial.on("cluster", "systemctl", "start", "kube-apiserver")
-        wait_until(lambda: is_reached(deployment), 60)
-
-
-def is_reached(deployment: Deployment) -> bool:
-    try:
-        return bool(deployment.trial.kubectl("get", "nodes"))
-    except AssertionError:
-        return False
-
-
 def test_status_tells_of_every_part_that_all_is_well(deployment: Deployment) -> None:
     status = deployment.told("status")
     assert status["problems"] == []
@@ -43,21 +26,6 @@ def test_status_tells_of_every_part_that_all_is_well(deployment: Deployment) -> 
     assert (status["redis"]["ready"], status["redis"]["drift"]) == (1, [])
     assert {engine["kind"] for engine in status["engines"]} == {"MLX", "Ollama"}
     assert list(status["hosts"].values()) == [True]
-
-
-def test_without_the_cluster_status_tells_what_it_can_and_destroy_refuses(deployment: Deployment) -> None:
-    with without_the_cluster(deployment):
-        status = deployment.told("status", code=8)
-        refused = deployment.run("destroy", "--yes", "--data")
-    assert status["cluster"]["answers"] is False
-    assert status["services"] == {}
-    assert list(status["hosts"].values()) == [True]
-    assert status["backup"]["id"]
-    assert all(engine["error"] == "" for engine in status["engines"])
-    assert [problem for problem in status["problems"] if "does not answer" in problem] == status["problems"]
-    assert refused.code == 1, refused.output
-    assert "Nothing was changed, because" in refused.output
-    assert "athena_kubeconfig" in refused.output
 
 
 def test_without_the_database_host_status_tells_what_it_can(deployment: Deployment) -> None:
