@@ -1,19 +1,16 @@
 """Which engine is asked for which models before a deployment, and what is said of its answer."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import load
 
-MODULE = Path(__file__).parents[2] / "roles" / "verification" / "library" / "engine_look.py"
 SERVICES = [
     {"name": "mlx-service", "port": 8080, "addresses": ["192.0.2.31", "192.0.2.32"]},
     {"name": "ollama", "port": 11434, "addresses": ["192.0.2.33"]},
@@ -23,13 +20,7 @@ OLLAMA = "http://ollama.athena.svc:11434"
 
 @pytest.fixture(scope="module")
 def look() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("engine_look", MODULE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["engine_look"] = module  # where its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load("roles/verification/library/engine_look.py")
 
 
 def backend(model: str, kind: str, url: str) -> dict[str, Any]:

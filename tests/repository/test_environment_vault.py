@@ -1,23 +1,15 @@
 """What the vault of an environment holds after a deployment, and after a rotation."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-PLUGIN = Path(__file__).parents[2] / "roles" / "release" / "action_plugins" / "environment_vault.py"
+from loading import load
 
 
 @pytest.fixture(scope="module")
 def vault() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("environment_vault", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("roles/release/action_plugins/environment_vault.py")
 
 
 def kept(value: str, version: int = 1) -> dict[str, Any]:

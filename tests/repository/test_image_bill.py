@@ -1,15 +1,13 @@
 """What the role `container_image` reads out of an image's files, and what it takes for the image's content."""
 
-import importlib.util
 import io
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import ROOT, load
 
-LIBRARY = Path(__file__).parents[2] / "roles" / "container_image" / "library"
 DPKG = """\
 Package: libc6
 Status: install ok installed
@@ -39,15 +37,6 @@ FILES = {
 }
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def components(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     path = tmp_path_factory.mktemp("image") / "files.tar"
@@ -56,7 +45,10 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
             member = tarfile.TarInfo(name)
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
-    return {component["name"]: component for component in load("image_bill").components_of(path)}
+    return {
+        component["name"]: component
+        for component in load("roles/container_image/library/image_bill.py").components_of(path)
+    }
 
 
 def test_debian_packages_name_their_source_and_release(components: dict[str, dict[str, Any]]) -> None:
@@ -81,8 +73,8 @@ def test_a_package_that_was_removed_is_not_listed(components: dict[str, dict[str
 
 
 def test_what_the_image_is_made_of_is_what_the_dockerfile_copies() -> None:
-    service = LIBRARY.parents[2] / "service"
-    context = load("image_context")
+    service = ROOT / "service"
+    context = load("roles/container_image/library/image_context.py")
     copied = {path.relative_to(service).parts[0] for path in context.sources(service)}
     copies = [
         line.split()[1:-1] for line in (service / "Dockerfile").read_text().splitlines() if line.startswith("COPY")
@@ -96,7 +88,7 @@ def test_settings_of_the_build_decide_nothing(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     (tmp_path / "src" / "__pycache__").mkdir(parents=True)
     (tmp_path / "src" / "module.py").write_text("")
-    context = load("image_context")
+    context = load("roles/container_image/library/image_context.py")
 
     def content() -> Any:
         return context.digest(tmp_path, list(context.sources(tmp_path)), {"base": "sha256:1"})

@@ -1,6 +1,5 @@
 """What is said of a cluster that does not answer, does not let us in, or is empty."""
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterator
@@ -11,18 +10,12 @@ from threading import Event, Thread
 from types import ModuleType
 
 import pytest
-
-PLUGIN = Path(__file__).parents[2] / "roles" / "kubernetes_app" / "action_plugins" / "kubernetes_reach.py"
+from loading import load
 
 
 @pytest.fixture(scope="module")
 def reach() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kubernetes_reach", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("roles/kubernetes_app/action_plugins/kubernetes_reach.py")
 
 
 def kubeconfig(folder: Path, server: str) -> str:

@@ -1,13 +1,10 @@
 """How the role `mac_host` reads a Mac's power settings, and what it takes for a network and a port."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import load
 
-ROLE = Path(__file__).parents[2] / "roles" / "mac_host"
 LAPTOP = """\
 Battery Power:
  powernap             0
@@ -22,17 +19,8 @@ AC Power:
 """
 
 
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROLE / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-power = load("library/mac_power.py")
-packet_filter = load("test_plugins/packet_filter.py")
+power = load("roles/mac_host/library/mac_power.py")
+packet_filter = load("roles/mac_host/test_plugins/packet_filter.py")
 
 
 def test_the_settings_of_each_power_source_are_read() -> None:

@@ -1,30 +1,13 @@
 """What models take of a Mac's memory, and what is refused: by thousands of declarations, and by known models."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loading import load
 
-SOURCE = Path(__file__).parents[2] / "roles" / "mac_host" / "module_utils" / "mac_memory.py"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mac_memory", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its own module up there.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-memory = load()
+memory = load("roles/mac_host/module_utils/mac_memory.py")
 GIB = 1 << 30
 LLAMA_8B = {"layers": 32, "kv_heads": 8, "head_dim": 128}
 MODEL: dict[str, Any] = {

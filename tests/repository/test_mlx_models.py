@@ -1,29 +1,20 @@
 """What the role mlx decides: which declarations it refuses, which files it takes for a model, who has a port."""
 
 import fcntl
-import importlib.util
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import load
 
 ROLE = Path(__file__).parents[2] / "roles" / "mlx"
 TINY = {"name": "tiny", "port": 8080, "source": {"random": True}}
 HUB = {"repository": "someone/model", "revision": "a" * 40}
 
 
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROLE / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-declared, files, host = load("filter_plugins/mlx_models.py"), load("library/mlx_model.py"), load("library/mlx_look.py")
+declared = load("roles/mlx/filter_plugins/mlx_models.py")
+files, host = load("roles/mlx/library/mlx_model.py"), load("roles/mlx/library/mlx_look.py")
 
 
 # --- declarations -----------------------------------------------------------------------------------------------------

@@ -1,25 +1,12 @@
 """What the role `ollama` takes settings, models and Ollama's own lines for."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import load
 
-ROLE = Path(__file__).parents[2] / "roles" / "ollama"
-
-
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROLE / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-filters, model, port = load("filter_plugins/ollama.py"), load("library/ollama_model.py"), load("library/ollama_port.py")
+filters = load("roles/ollama/filter_plugins/ollama.py")
+model, port = load("roles/ollama/library/ollama_model.py"), load("roles/ollama/library/ollama_port.py")
 
 
 @pytest.mark.parametrize(

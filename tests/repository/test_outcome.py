@@ -1,23 +1,15 @@
 """What `--json` tells of a run, from what its tasks said."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-PLUGIN = Path(__file__).parents[2] / "plugins" / "callback" / "outcome.py"
+from loading import load
 
 
 @pytest.fixture(scope="module")
 def outcome() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("outcome", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("plugins/callback/outcome.py")
 
 
 def test_a_run_that_did_nothing_has_nothing_to_tell(outcome: ModuleType) -> None:

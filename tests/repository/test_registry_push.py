@@ -1,7 +1,6 @@
 """How the registry is asked whether it takes an image: with a registry that asks who we are, or refuses."""
 
 import base64
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +10,15 @@ from threading import Thread
 from types import ModuleType
 
 import pytest
+from loading import load
 
-MODULE = Path(__file__).parents[2] / "roles" / "container_image" / "library" / "registry_push.py"
 LOGIN = base64.b64encode(b"alice:pass:word").decode()
 UPLOADS = "/v2/team/athena/blobs/uploads/"
 
 
 @pytest.fixture(scope="module")
 def push() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("registry_push", MODULE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("roles/container_image/library/registry_push.py")
 
 
 class Registry(BaseHTTPRequestHandler):

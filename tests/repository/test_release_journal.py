@@ -1,6 +1,5 @@
 """The lock, the journal and the ledger: what each operation leaves, by the operations themselves."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -9,19 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loading import load
 
-PLUGIN = Path(__file__).parents[2] / "roles" / "release" / "action_plugins" / "release_journal.py"
 Operation = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
 def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operation:
     """Operations on the ledger of a folder, in a checkout without git."""
-    spec = importlib.util.spec_from_file_location("release_journal", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("roles/release/action_plugins/release_journal.py")
     action = module.ActionModule.__new__(module.ActionModule)
     action._state = tmp_path / "state"
     action._play_context = SimpleNamespace(check_mode=False)
