@@ -164,7 +164,7 @@ stage_deploy() { tests tests/deploy --durations=0 --durations-min=1; }
 
 stage_molecule() {
   local scenario docker_host
-  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git c++:g++ zstd:zstd
+  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git c++:g++ zstd:zstd flock:util-linux
   # A machine may have the client alone.
   if ! docker version >/dev/null 2>&1; then check "Docker daemon's program" need dockerd:docker.io; fi
   if ! docker_host=$(molecule/shared/dockerd start $$); then
@@ -175,12 +175,12 @@ stage_molecule() {
   for scenario in molecule/*/molecule.yml; do
     if [[ -L $scenario ]]; then continue; fi # of a whole environment: tests/trial runs them, on one that they share
     scenario=$(basename "$(dirname "$scenario")")
-    begin "scenario $scenario" env DOCKER_HOST="$docker_host" \
+    # One after another, beside the trial: each mostly waits for its hosts, and three at once would wait for each other.
+    begin "scenario $scenario" flock --no-fork "$work/scenarios" env DOCKER_HOST="$docker_host" \
       molecule --base-config molecule/config.yml test --scenario-name "$scenario"
-    if ((${#begun[@]} == 2)); then settle; fi # one mostly waits for its hosts, three would wait for each other
   done
-  settle
   DOCKER_HOST=$docker_host tests tests/trial --durations=0 --durations-min=10
+  settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$
 }
 

@@ -86,7 +86,9 @@ class Environment:
     def pid(self, part: str) -> int:
         """Return the process of a part, or of the `supervisor` itself. Raises AssertionError if it has none."""
         if part == "supervisor":
-            return int((self.state / "supervisor" / "supervisord.pid").read_text())
+            written = (self.state / "supervisor" / "supervisord.pid").read_text().strip()
+            assert written, "the supervisor's file is being written"
+            return int(written)
         supervisorctl = self.state / "supervisor" / "venv" / "bin" / "supervisorctl"
         configuration = self.state / "supervisor" / "supervisord.conf"
         listing = subprocess.run(
