@@ -82,6 +82,31 @@ def test_a_failed_release_is_recorded_as_it_was_to_be_and_its_failed_step_as_fai
     assert told["migrations"] == ["b"]
 
 
+def test_what_a_failed_release_could_not_take_back_is_of_the_release_in_force_from_then_on(
+    do: Operation, tmp_path: Path
+) -> None:
+    def close(content: dict[str, Any]) -> Any:
+        opened(do)
+        return do("close", outcome="in force", verdict=0, content=content)["recorded"]
+
+    def fail(content: dict[str, Any], left: dict[str, Any]) -> None:
+        opened(do)
+        do("fail", content=content, record={})
+        do("close", outcome="failed, taken back", verdict=3, content={}, error="a pod", left=left)
+
+    def in_force(*names: str) -> Any:
+        module = load("roles/release/action_plugins/release_journal.py")
+        return module._active([entry(tmp_path, name) for name in names])["content"]
+
+    assert close({"n": 1, "schema": "a", "ahead": False}) == "r1"
+    fail({"n": 2, "schema": "b", "ahead": False}, {"schema": "b", "ahead": True})
+    fail({"n": 3, "schema": "b", "ahead": False}, {})
+    assert in_force("r1", "r2", "r3") == {"n": 1, "schema": "b", "ahead": True}
+    assert close({"n": 1, "schema": "b", "ahead": True}) is None
+    assert close({"n": 4, "schema": "b", "ahead": False}) == "r4"
+    assert in_force("r1", "r2", "r3", "r4") == {"n": 4, "schema": "b", "ahead": False}
+
+
 def test_nothing_is_recorded_where_nothing_differs(do: Operation, tmp_path: Path) -> None:
     for _ in range(2):
         opened(do)

@@ -6,6 +6,13 @@ from deployment import Deployment
 def test_a_backup_is_restored_and_the_release_runs_on_it() -> None:
     deployment = Deployment.of_the_scenario()
     made = deployment.told("backup")
+    assert made["schema"] == deployment.schema()
+    manifest = made["path"].removesuffix("dump") + "json"
+    deployment.trial.on("db", "sed", "--in-place=.whole", f"s/{made['schema']}/feedbeef0000/", manifest)
+    unfit = deployment.run("restore", made["id"])
+    assert unfit.code == 1, unfit.output
+    assert "has the schema feedbeef0000" in unfit.output
+    deployment.trial.on("db", "mv", f"{manifest}.whole", manifest)
     deployment.sql("delete from llm_backends")
     done = deployment.run("restore", made["id"])
     assert done.code == 0, done.output

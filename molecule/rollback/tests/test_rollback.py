@@ -15,4 +15,5 @@ def test_a_rollback_loses_no_request_of_those_who_call_meanwhile() -> None:
     assert done.code == 0, done.output
     assert deployment.schema() == older["content"]["schema"] != newer["content"]["schema"]
     assert deployment.releases()[-1]["restores"] == older["id"]
+    assert deployment.releases()[-1]["backup"]["schema"] == newer["content"]["schema"]
     assert deployment.told("status")["problems"] == []

@@ -87,6 +87,7 @@ class Manifest:
     sha256: str
     properties: dict[str, Any]
     tables: dict[str, list[Any]]
+    schema: str | None = None  # the revision of the migrations; None too for a backup that was made before this was noted
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -156,7 +157,7 @@ class Backups:
                 self._run("pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={part}", properties["name"])
                 tables = contents(cursor)
                 sync(part)
-                manifest = Manifest(name, now, part.stat().st_size, digest(part), properties, tables)
+                manifest = Manifest(name, now, part.stat().st_size, digest(part), properties, tables, revision(cursor))
                 self._complete(part, manifest)
             finally:
                 part.unlink(missing_ok=True)
@@ -194,6 +195,7 @@ class Backups:
             "made_at": manifest.made_at,
             "size": manifest.size,
             "sha256": manifest.sha256,
+            "schema": manifest.schema,
             "tables": len(manifest.tables),
             "rows": sum(rows for rows, _ in manifest.tables.values()),
         }
@@ -302,6 +304,16 @@ def one_row(cursor: Any, query: str) -> dict[str, Any]:
     """Return the one row of a query, by column."""
     cursor.execute(query)
     return dict(zip((column.name for column in cursor.description), cursor.fetchone(), strict=True))
+
+
+def revision(cursor: Any) -> str | None:
+    """Return the revision of the migrations that made the tables; None where none was applied yet."""
+    cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        return None
+    cursor.execute("SELECT version_num FROM public.alembic_version")
+    row = cursor.fetchone()
+    return str(row[0]) if row else None
 
 
 def command(cursor: Any, text: str, *names: str) -> None:

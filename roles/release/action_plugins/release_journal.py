@@ -6,8 +6,8 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
 Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `unlock`. Each answers with `releases`
-(oldest first) and `active`, the release that is in force. A `verdict` is deploy.sh's exit code; it goes to a file in
-the folder `exchange`.
+(oldest first) and `active`, the release that is in force, with what failed ones since then left other than it was. A
+`verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is
@@ -165,6 +165,7 @@ class ActionModule(ActionBase):
                     **_first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
                     "content": of_this_run["content"],
                     "content_before": active["content"] if active else None,
+                    "left": {} if is_in_force else args.get("left") or {},
                 },
             )
         shutil.rmtree(self._lock)
@@ -302,7 +303,13 @@ def _start_of(pid: str) -> str:
 
 
 def _active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((release for release in reversed(releases) if release["outcome"] == IN_FORCE), None)
+    """Return the release in force, its content as it is: what could not be taken back of one that failed is in it."""
+    left: dict[str, Any] = {}
+    for release in reversed(releases):
+        if release["outcome"] == IN_FORCE:
+            return {**release, "content": {**release["content"], **left}}
+        left = {**release.get("left", {}), **left}
+    return None
 
 
 def _number(release: dict[str, Any]) -> int:

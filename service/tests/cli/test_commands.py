@@ -153,6 +153,12 @@ def test_the_schema_goes_up_and_down_and_is_told(empty_database_url: str) -> Non
     assert json.loads(athena("migrate", "--show", **database).stdout)["current"] is None
 
 
+def test_the_revisions_that_a_version_knows_are_told_without_a_database() -> None:
+    known = json.loads(athena("migrate", "--known").stdout)
+    assert "93bea4659785" in known
+    assert len(set(known)) == len(known) > 1
+
+
 def test_a_database_that_refuses_and_a_revision_that_is_none_are_told(empty_database_url: str) -> None:
     wrong = athena("migrate", DATABASE_URL=empty_database_url.replace(PASSWORD, "not-the-password"))
     assert wrong.returncode == 1

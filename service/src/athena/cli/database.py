@@ -29,6 +29,10 @@ def migrate(
         str | None,
         typer.Option(metavar="REVISION", help="Print as JSON how the schema can go back to this one, or to `base`."),
     ] = None,
+    known: Annotated[
+        bool,
+        typer.Option("--known", help="Print as JSON the revisions that this version knows; asks no database."),
+    ] = False,
 ) -> None:
     """Bring the schema of DATABASE_URL to a revision."""
     from alembic.util import CommandError
@@ -37,6 +41,9 @@ def migrate(
     from athena.db.way_back import way_back
     from athena.settings import DatabaseSettings
 
+    if known:
+        typer.echo(json.dumps(sorted(migrations.revisions())))
+        return
     url = load(DatabaseSettings).database_url.get_secret_value()
     try:
         with database_errors():
