@@ -72,6 +72,14 @@ def test_the_registry_is_brought_to_what_is_declared_and_then_stays(admin_api: A
     assert actions[-3:] == [("create", "new"), ("update", "phi:2b"), ("delete", "gone")]
 
 
+def test_a_part_of_what_is_declared_removes_nothing(admin_api: AdminApi) -> None:
+    told(declare(admin_api, [entry("a"), entry("b")]))
+    assert told(declare(admin_api, [entry("a", max_tokens=7)], "--partly"))["changes"] == [
+        f"~ backend a at {MAC}: max_tokens 2048 becomes 7"
+    ]
+    assert [one["model_name"] for one in rows(admin_api)] == ["a", "b"]
+
+
 def test_two_backends_of_one_model_are_a_route(admin_api: AdminApi) -> None:
     told(declare(admin_api, [entry(), entry(url="http://other.example.internal:1")]))
     assert [one["priority"] for one in rows(admin_api)] == [0, 0]

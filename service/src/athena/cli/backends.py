@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from athena.cli.declare import declare
+from athena.cli.drain import drain
 from athena.cli.environment import load
 from athena.cli.words import columns
 
@@ -152,6 +153,7 @@ def rm(backend_id: BackendId, token_file: TokenFile = None) -> None:
 
 
 backends.command()(declare)
+backends.command()(drain)
 
 
 def _client(token_file: Path | None) -> "RegistryClient":

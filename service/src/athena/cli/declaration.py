@@ -82,10 +82,13 @@ def read(document: bytes) -> list[Fields]:
     return declared
 
 
-def decide(rows: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, Any]], *, mark: str) -> list[Change]:
+def decide(
+    rows: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, Any]], *, mark: str, removes: bool = True
+) -> list[Change]:
     """Return the changes that bring the registry to what is declared, in the order in which to make them.
 
-    Rows whose description is `mark` came from an earlier declaration: without an entry they go, all others stay. Only
+    Rows whose description is `mark` came from an earlier declaration: without an entry they go, all others stay; unless
+    it `removes` nothing, because the list is a part of what is declared. Only
     fields that an entry names are compared, and `enabled` and the description, which have defaults here. A declared
     model is never without a backend on the way: what is new comes first, what goes last.
     """
@@ -107,7 +110,9 @@ def decide(rows: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, An
             changed.append(_change("change", row, differing))
     changed.sort(key=lambda change: change.fields.get("enabled") is False)
     kept = {_key(entry) for entry in declared}
-    removed = [_change("remove", row) for row in rows if row.get("description") == mark and _key(row) not in kept]
+    removed = [
+        _change("remove", row) for row in rows if removes and row.get("description") == mark and _key(row) not in kept
+    ]
     return [*created, *changed, *removed]
 
 

@@ -21,10 +21,14 @@ PAUSE_SECONDS = 0.5
 
 def declare(
     file: Annotated[Path | None, typer.Argument(help="A JSON list of backends; - or none: standard input.")] = None,
+    *,
     mark: Annotated[
         str | None, typer.Option(help="The description that says that a backend came from a declaration.")
     ] = None,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for an Admin API that is not up yet.")] = 0,
+    partly: Annotated[
+        bool, typer.Option("--partly", help="The list is a part of what is declared: remove no backend.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Say what would change, and change nothing.")] = False,
     token_file: Annotated[Path | None, typer.Option(help="A file with the token, in place of ADMIN_API_TOKEN.")] = None,
 ) -> None:
@@ -42,7 +46,7 @@ def declare(
         raise typer.BadParameter("an empty mark would be that of backends that others added", param_hint="--mark")
     client = RegistryClient(load(ClientSettings), token_file)
     declared = read(_content(file))
-    changes = decide(_rows(client, patience), declared, mark=mark)
+    changes = decide(_rows(client, patience), declared, mark=mark, removes=not partly)
     if not check:
         _make(client, changes)
     lines = [line for change in changes for line in change.lines]

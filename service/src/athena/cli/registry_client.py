@@ -67,6 +67,10 @@ class RegistryClient:
         )
         return backends
 
+    def version(self) -> int:
+        """Return the registry's version, which grows with every change."""
+        return int(self._call("GET", f"{PATH}/changes", params={"after": 0, "wait": 0})["version"])
+
     def add(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Create a backend and return it."""
         backend: dict[str, Any] = self._call("POST", PATH, json=fields)
