@@ -1,0 +1,270 @@
+"""What follows from the declaration of models (`athena_models`) for registry and hosts, and what is wrong with it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Model = Mapping[str, Any]
+
+OLLAMA_PORT = 11434
+# What a declaration is made of. What mlx and ollama are told, and the figures of the admission, their roles judge.
+COMMON = ("name", "engine", "hosts", "backend", "agent")
+FIGURES = (
+    *("context_tokens", "weights_bytes", "kv_bytes_per_token", "layers", "kv_heads", "head_dim", "value_dim"),
+    "kv_bits",
+)
+MLX = (
+    *("port", "source", "quantise", "sha256", "draft", "draft_tokens", "memory_bytes", "decode_concurrency"),
+    *("prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes", "max_tokens"),
+)
+OLLAMA = ("digest", "insecure", "preload", "keep_alive")
+KEYS = {"mlx": (*COMMON, *FIGURES, *MLX), "ollama": (*COMMON, *FIGURES, *OLLAMA, "parallel")}
+TYPES = {"mlx": ("mlx", "auto"), "ollama": ("ollama",)}
+BACKEND = (
+    *("model_name", "backend_type", "enabled", "max_tokens", "temperature_default", "timeout_seconds", "priority"),
+    *("weight", "max_concurrency", "max_queue", "first_token_seconds", "stall_seconds"),
+)
+
+
+class FilterModule:
+    """The filters of this file, by name."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return them."""
+        return {
+            "fleet_backends": backends,
+            "fleet_egress": egress,
+            "fleet_host": of_host,
+            "fleet_problems": problems,
+        }
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def problems(models: Any, hosts: Sequence[str]) -> list[str]:
+    """Return what speaks against a declaration, a sentence each with its remedy; nothing if it can be."""
+    if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
+        return ["athena_models must be a list of mappings, each with name and engine"]
+    found = [
+        f"athena_models[{place}] ({model.get('name') or 'without a name'}): {fault}"
+        for place, model in enumerate(models)
+        for fault in _faults(model, hosts)
+    ]
+    if found:  # what they are beside each other can only be said of models that hold by themselves
+        return found
+    return [fault for host in hosts for fault in _faults_on(host, on_host(models, host))] + list(
+        _faults_of_rows(models)
+    )
+
+
+def _faults(model: Model, hosts: Sequence[str]) -> Iterator[str]:
+    if not isinstance(model.get("name"), str) or not model["name"]:
+        yield "it has no name, which is what callers call it"
+    engine = model.get("engine")
+    if engine not in KEYS:
+        yield f"engine must be mlx or ollama; it is {engine or 'not set'}"
+        return
+    for key in sorted(set(model) - set(KEYS[engine]), key=str):
+        instead = (
+            "; the count of requests at once is decode_concurrency" if (engine, key) == ("mlx", "parallel") else ""
+        )
+        yield f"there is no key '{key}' for {engine}{instead or ', but ' + ', '.join(KEYS[engine])}"
+    for key in ("backend", "agent"):
+        if not isinstance(model.get(key, {}), dict):
+            yield f"{key} must be a mapping"
+    yield from _faults_of_hosts(model.get("hosts"), hosts)
+    if isinstance(model.get("backend", {}), dict):
+        yield from _faults_of_backend(model, model.get("backend", {}))
+
+
+def _faults_of_hosts(named: Any, hosts: Sequence[str]) -> Iterator[str]:
+    if named is None:
+        if not hosts:
+            yield "the group engines of the inventory has no hosts; name there those that serve models"
+        return
+    if not isinstance(named, list) or not named:
+        yield "hosts must be a list of names; left out, the model is on all hosts of the group engines"
+        return
+    for host in named:
+        if host not in hosts:
+            yield f"hosts: there is no {host} in the group engines, but {', '.join(hosts) or 'nothing'}"
+    for host, times in Counter(map(str, named)).items():
+        if times > 1:
+            yield f"hosts names {host} {times} times"
+
+
+def _faults_of_backend(model: Model, fields: Mapping[str, Any]) -> Iterator[str]:
+    for field in sorted(set(fields) - set(BACKEND), key=str):
+        hint = "follows from hosts and port" if field == "endpoint_url" else f"is none of {', '.join(BACKEND)}"
+        yield f"backend: {field} {hint}"
+    kind = fields.get("backend_type")
+    if kind is not None and kind not in TYPES[model["engine"]]:
+        yield f"backend: backend_type must be {' or '.join(TYPES[model['engine']])}; it is {kind}"
+    if model["engine"] == "ollama" and fields.get("model_name", model.get("name")) != model.get("name"):
+        yield "backend: model_name must be left out; Ollama knows a model by its name"
+    if model["engine"] == "mlx" and "port" not in model and fields:
+        yield "backend is of no use without a port; a model without one only drafts for another"
+
+
+def _faults_on(host: str, models: Sequence[Model]) -> Iterator[str]:
+    ports = Counter(model["port"] for model in models if "port" in model)
+    for port, times in sorted(ports.items(), key=str):
+        if times > 1 or port == OLLAMA_PORT:
+            names = ", ".join(model["name"] for model in models if model.get("port") == port)
+            yield (
+                f"athena_models: on {host} the port {port} is that of {names}"
+                + (" and of Ollama" if port == OLLAMA_PORT else "")
+                + "; give each its own"
+            )
+    for (engine, name), times in Counter((model["engine"], model["name"]) for model in models).items():
+        if times > 1:
+            yield f"athena_models: {name} is on {host} {times} times for {engine}; leave one out"
+    drafts = {model["name"] for model in models if model["engine"] == "mlx"}
+    for model in models:
+        if model["engine"] == "mlx" and model.get("draft", model["name"]) not in drafts:
+            yield f"athena_models: the draft of {model['name']}, {model['draft']}, is not on {host}; add it to its hosts"
+
+
+def _faults_of_rows(models: Sequence[Model]) -> Iterator[str]:
+    rows = Counter(
+        (_called(model), host, model.get("port", OLLAMA_PORT))
+        for model in models
+        for host in model.get("hosts") or [""]
+    )
+    for (name, _, port), times in rows.items():
+        if times > 1:
+            yield f"athena_models: {times} backends of {name} would be at port {port} of one host; leave one out"
+
+
+# --- what follows -----------------------------------------------------------------------------------------------------
+
+
+def on_host(models: Iterable[Model], host: str) -> list[Model]:
+    """Return the models of a host."""
+    return [model for model in models if host in (model.get("hosts") or [host])]
+
+
+def backends(models: Sequence[Model], addresses: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the backends for the registry, none of what does not hold; `addresses`: how routers reach each host."""
+    if problems(models, list(addresses)):
+        return []
+    return [row for host in addresses for row in _rows(on_host(models, host), addresses[host])]
+
+
+def egress(models: Sequence[Model], addresses: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the network rules with which pods reach the engines of hosts whose address is one of IPv4."""
+    ports: dict[str, set[int]] = {}
+    for host in addresses if not problems(models, list(addresses)) else ():
+        address = addresses[host]
+        if address.replace(".", "").isdigit():
+            ports.setdefault(address, set()).update(_ports(on_host(models, host)))
+    return [{"cidr": f"{address}/32", "ports": sorted(found)} for address, found in ports.items() if found]
+
+
+def _ports(models: Sequence[Model]) -> set[int]:
+    return {model.get("port", OLLAMA_PORT) for model in models if model["engine"] == "ollama" or "port" in model}
+
+
+def _rows(models: Sequence[Model], address: str) -> list[dict[str, Any]]:
+    rows = []
+    for model in models:
+        if model["engine"] == "mlx" and "port" not in model:
+            continue
+        port = model["port"] if model["engine"] == "mlx" else OLLAMA_PORT
+        at_once = model.get("decode_concurrency" if model["engine"] == "mlx" else "parallel")
+        rows.append(
+            {
+                "model_name": model["name"],
+                "backend_type": model["engine"],
+                "endpoint_url": f"http://{address}:{port}",
+                **({"max_concurrency": at_once} if at_once else {}),
+                **model.get("backend", {}),
+            }
+        )
+    return rows
+
+
+def _called(model: Model) -> str:
+    return str(model.get("backend", {}).get("model_name", model["name"]))
+
+
+def of_host(models: Sequence[Model], host: str, address: str, mlx_dir: str) -> dict[str, Any]:
+    """Return what the roles of a host are told, by their variables, its backends, and whom to ask for a token.
+
+    An Ollama has one count of requests at once and one length of context for all its models: the largest declared.
+    """
+    found = on_host(models, host)
+    mlx = [model for model in found if model["engine"] == "mlx"]
+    ollama = [model for model in found if model["engine"] == "ollama"]
+    shared = {
+        key: max(model[key] for model in ollama if key in model)
+        for key in ("parallel", "context_tokens")
+        if any(key in model for model in ollama)
+    }
+    return {
+        "mlx_models": [_only(model, ("name", *MLX)) for model in mlx],
+        "ollama_models": [_only(model, ("name", *OLLAMA)) for model in ollama],
+        "ollama_settings": {
+            "OLLAMA_HOST": f"0.0.0.0:{OLLAMA_PORT}",
+            **({"OLLAMA_NUM_PARALLEL": shared["parallel"]} if "parallel" in shared else {}),
+            **({"OLLAMA_CONTEXT_LENGTH": shared["context_tokens"]} if "context_tokens" in shared else {}),
+        },
+        "mac_host_models": [*map(_needs_of_mlx, mlx), *(_needs_of_ollama(model, shared) for model in ollama)],
+        "agent_engines": [_watched_mlx(model, mlx_dir) for model in mlx if "port" in model] + _watched_ollama(ollama),
+        "backends": _rows(found, address),
+        "asked": [
+            {"name": model["name"], "engine": model["engine"], "port": model.get("port", OLLAMA_PORT)}
+            for model in found
+            if model["engine"] == "ollama" or "port" in model
+        ],
+    }
+
+
+def _only(model: Model, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: model[key] for key in keys if key in model}
+
+
+def _needs_of_mlx(model: Model) -> dict[str, Any]:
+    needs = {"name": model["name"], "engine": "mlx", **_only(model, (*FIGURES, "prompt_cache_bytes"))}
+    if "decode_concurrency" in model:
+        needs["parallel"] = model["decode_concurrency"]
+    source = model.get("source")
+    if "weights_bytes" not in model and isinstance(source, dict) and "folder" in source:
+        needs["folder"] = source["folder"]
+    return needs
+
+
+def _needs_of_ollama(model: Model, shared: Mapping[str, int]) -> dict[str, Any]:
+    needs = {"name": model["name"], "engine": "ollama", **_only(model, FIGURES), **shared}
+    if "weights_bytes" not in model:  # of a model that it has already, it tells
+        needs["ollama_url"] = f"http://127.0.0.1:{OLLAMA_PORT}"
+    return needs
+
+
+def _watched_mlx(model: Model, mlx_dir: str) -> dict[str, Any]:
+    return {
+        "name": model["name"],
+        "kind": "mlx",
+        "url": f"http://127.0.0.1:{model['port']}",
+        "model": f"{mlx_dir}/models/{model['name']}/current",
+        "label": f"com.athena.mlx.{model['name']}",
+        **model.get("agent", {}),
+    }
+
+
+def _watched_ollama(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """Return the one Ollama, by a model that stays loaded if there is one: no probe loads a model."""
+    if not models:
+        return []
+    asked = next((model for model in models if model.get("preload")), models[0])
+    return [
+        {
+            "name": "ollama",
+            "kind": "ollama",
+            "url": f"http://127.0.0.1:{OLLAMA_PORT}",
+            "model": asked["name"],
+            "label": "com.athena.ollama",
+            **asked.get("agent", {}),
+        }
+    ]

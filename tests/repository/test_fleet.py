@@ -1,0 +1,201 @@
+"""What the role fleet makes of the one declaration of models."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import load
+
+fleet = load("roles/fleet/filter_plugins/fleet.py")
+mlx = load("roles/mlx/filter_plugins/mlx_models.py")
+memory = load("roles/mac_host/module_utils/mac_memory.py")
+ollama = load("roles/ollama/filter_plugins/ollama.py")
+
+HOSTS = ["mac-1", "mac-2"]
+ADDRESSES = {"mac-1": "192.0.2.31", "mac-2": "mac-2.lan"}
+LLAMA = {
+    "name": "llama",
+    "engine": "mlx",
+    "port": 8080,
+    "source": {"random": True},
+    "decode_concurrency": 4,
+    "weights_bytes": 1000,
+    "kv_bytes_per_token": 10,
+    "context_tokens": 512,
+    "prompt_cache_bytes": 4096,
+}
+PHI = {
+    "name": "phi3:mini",
+    "engine": "ollama",
+    "hosts": ["mac-2"],
+    "digest": "4f2222927938",
+    "preload": True,
+    "context_tokens": 2048,
+    "parallel": 2,
+    "backend": {"timeout_seconds": 90, "priority": 1},
+}
+
+
+def problems(*models: Any, hosts: list[str] = HOSTS) -> list[str]:
+    found: list[str] = fleet.problems(list(models), hosts)
+    return found
+
+
+def of(host: str, *models: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = fleet.of_host(list(models), host, ADDRESSES[host], "/opt/athena/mlx")
+    return made
+
+
+def test_what_can_be_is_taken() -> None:
+    assert problems() == []
+    assert problems(LLAMA, PHI) == []
+    assert problems({**LLAMA, "draft": "small"}, {**LLAMA, "name": "small", "port": 8081}) == []
+    # On two hosts, two models may have one port.
+    assert problems({**LLAMA, "hosts": ["mac-1"]}, {**LLAMA, "name": "b", "hosts": ["mac-2"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([{**LLAMA, "name": ""}], "athena_models[0] (without a name): it has no name"),
+        ([{**LLAMA, "engine": "vllm"}], "(llama): engine must be mlx or ollama; it is vllm"),
+        ([{**LLAMA, "quantize": {}}], "there is no key 'quantize' for mlx, but name,"),
+        (
+            [{**LLAMA, "parallel": 4}],
+            "there is no key 'parallel' for mlx; the count of requests at once is decode_conc",
+        ),
+        ([{**PHI, "port": 8080}], "there is no key 'port' for ollama"),
+        ([{**LLAMA, "hosts": ["mac-3"]}], "hosts: there is no mac-3 in the group engines, but mac-1, mac-2"),
+        ([{**LLAMA, "hosts": []}], "hosts must be a list of names"),
+        ([{**LLAMA, "hosts": "mac-1"}], "hosts must be a list of names"),
+        ([{**LLAMA, "hosts": ["mac-1", "mac-1"]}], "hosts names mac-1 2 times"),
+        ([{**LLAMA, "backend": {"endpoint_url": "http://a"}}], "backend: endpoint_url follows from hosts and port"),
+        ([{**LLAMA, "backend": {"timeout": 3}}], "backend: timeout is none of model_name, "),
+        ([{**LLAMA, "backend": {"backend_type": "ollama"}}], "backend_type must be mlx or auto; it is ollama"),
+        ([{**PHI, "backend": {"model_name": "phi"}}], "Ollama knows a model by its name"),
+        ([{**LLAMA, "backend": []}], "backend must be a mapping"),
+        ([LLAMA, {**LLAMA, "name": "b"}], "on mac-1 the port 8080 is that of llama, b; give each its own"),
+        ([{**LLAMA, "port": 11434}], "the port 11434 is that of llama and of Ollama"),
+        ([PHI, PHI], "phi3:mini is on mac-2 2 times for ollama; leave one out"),
+        ([{**LLAMA, "draft": "small"}], "the draft of llama, small, is not on mac-1; add it to its hosts"),
+        (["llama"], "athena_models must be a list of mappings"),
+    ],
+)
+def test_what_cannot_be_is_named_with_the_remedy(models: list[Any], words: str) -> None:
+    assert words in "; ".join(problems(*models))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    told = problems({**LLAMA, "hosts": ["mac-9"], "x": 1}, {**PHI, "engine": None})
+    assert len(told) == 3
+    assert [fault.partition(":")[0].split()[0] for fault in told] == [*["athena_models[0]"] * 2, "athena_models[1]"]
+
+
+def test_a_model_needs_a_host() -> None:
+    assert "the group engines of the inventory has no hosts" in problems(LLAMA, hosts=[])[0]
+
+
+def test_backends_are_those_of_every_host_by_its_address() -> None:
+    assert fleet.backends([LLAMA, PHI], ADDRESSES) == [
+        {
+            "model_name": "llama",
+            "backend_type": "mlx",
+            "endpoint_url": "http://192.0.2.31:8080",
+            "max_concurrency": 4,
+        },
+        {
+            "model_name": "llama",
+            "backend_type": "mlx",
+            "endpoint_url": "http://mac-2.lan:8080",
+            "max_concurrency": 4,
+        },
+        {
+            "model_name": "phi3:mini",
+            "backend_type": "ollama",
+            "endpoint_url": "http://mac-2.lan:11434",
+            "max_concurrency": 2,
+            "timeout_seconds": 90,
+            "priority": 1,
+        },
+    ]
+    assert fleet.backends([], {}) == []
+    assert fleet.backends([{**LLAMA, "engine": "x"}], ADDRESSES) == []  # the faults are told where they are refused
+
+
+def test_callers_may_know_an_mlx_by_another_name_and_with_ollama_behind_it() -> None:
+    named = {**LLAMA, "hosts": ["mac-1"], "backend": {"model_name": "phi3:mini", "backend_type": "auto"}}
+    [row] = fleet.backends([named], ADDRESSES)
+    assert (row["model_name"], row["backend_type"]) == ("phi3:mini", "auto")
+
+
+def test_a_model_that_only_drafts_has_no_backend_and_is_not_asked() -> None:
+    small = {key: value for key, value in LLAMA.items() if key != "port"} | {"name": "small"}
+    told = of("mac-1", {**LLAMA, "draft": "small"}, small)
+    assert [row["model_name"] for row in told["backends"]] == ["llama"]
+    assert [one["name"] for one in told["asked"]] == ["llama"]
+    assert [one["name"] for one in told["mlx_models"]] == ["llama", "small"]
+    assert len(told["mac_host_models"]) == 2
+
+
+def test_pods_reach_hosts_that_are_known_by_an_address() -> None:
+    assert fleet.egress([LLAMA, {**PHI, "hosts": ["mac-1"]}], ADDRESSES) == [
+        {"cidr": "192.0.2.31/32", "ports": [8080, 11434]}
+    ]
+
+
+def test_the_roles_of_a_host_are_told_what_they_take() -> None:
+    told = of("mac-2", LLAMA, PHI)
+    assert mlx.problems(told["mlx_models"]) == []
+    assert told["mlx_models"][0] == {
+        key: LLAMA[key] for key in ("name", "port", "source", "decode_concurrency", "prompt_cache_bytes")
+    }
+    assert told["ollama_models"] == [{"name": "phi3:mini", "digest": "4f2222927938", "preload": True}]
+    assert ollama.model_problems(told["ollama_models"]) == []
+    assert ollama.setting_problems(told["ollama_settings"]) == []
+    assert memory.problems(told["mac_host_models"]) == []
+    assert told["mac_host_models"][0]["parallel"] == 4
+    assert told["mac_host_models"][1]["ollama_url"] == "http://127.0.0.1:11434"
+    assert [engine["label"] for engine in told["agent_engines"]] == ["com.athena.mlx.llama", "com.athena.ollama"]
+    assert of("mac-1", LLAMA, PHI)["ollama_models"] == []
+
+
+def test_an_ollama_has_the_largest_count_and_context_for_all_its_models() -> None:
+    told = of("mac-2", PHI, {**PHI, "name": "other", "parallel": 5, "context_tokens": 1024})
+    assert told["ollama_settings"] == {
+        "OLLAMA_HOST": "0.0.0.0:11434",
+        "OLLAMA_NUM_PARALLEL": 5,
+        "OLLAMA_CONTEXT_LENGTH": 2048,
+    }
+    assert [(model["parallel"], model["context_tokens"]) for model in told["mac_host_models"]] == [(5, 2048)] * 2
+
+
+def test_the_weights_of_a_folder_on_the_host_are_read_there() -> None:
+    model = {key: value for key, value in LLAMA.items() if key != "weights_bytes"} | {
+        "source": {"folder": "/srv/llama"}
+    }
+    assert of("mac-1", model)["mac_host_models"][0]["folder"] == "/srv/llama"
+
+
+def test_the_keys_are_those_that_the_roles_know() -> None:
+    assert set(fleet.MLX) | {"name"} == mlx.KEYS
+    known = {*memory.NUMBERS, "name", "engine"}
+    assert set(fleet.FIGURES) <= known
+    assert known - set(fleet.FIGURES) == {"name", "engine", "parallel", "prompt_cache_bytes"}
+
+
+def test_the_fields_of_a_backend_are_those_of_the_admin_api() -> None:
+    from athena.admin.schemas import BackendNew  # noqa: PLC0415  # of the service, which no other test here needs
+
+    assert set(fleet.BACKEND) == set(BackendNew.model_fields) - {"endpoint_url", "description"}
+
+
+def test_the_digest_of_roles_is_of_what_they_do(tmp_path: Path) -> None:
+    code = load("roles/fleet/lookup_plugins/fleet_code.py").LookupModule()
+    (tmp_path / "role" / "tasks").mkdir(parents=True)
+    tasks, readme = tmp_path / "role" / "tasks" / "main.yml", tmp_path / "role" / "README.md"
+    tasks.write_text("a")
+    before = code.run([str(tmp_path / "role")])
+    readme.write_text("words")
+    assert code.run([str(tmp_path / "role")]) == before
+    tasks.write_text("b")
+    assert code.run([str(tmp_path / "role")]) != before
