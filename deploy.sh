@@ -8,8 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
 outcomes=([0]="done" [1]="failed, nothing changed" [3]="failed, taken back" [4]="failed, not taken back"
   [5]="locked" [6]="a decision is needed")
-all_actions=" deploy update rollback releases status verify plan backup restore scale rotate monitoring logs unlock destroy "
-acting=" deploy update rollback restore scale rotate " # those of which --json tells what became of them
+all_actions=" deploy update rollback releases status verify plan backup restore scale fleet rotate monitoring logs unlock destroy "
+acting=" deploy update rollback restore scale fleet rotate " # those of which --json tells what became of them
 
 usage() {
   cat <<EOF
@@ -26,6 +26,8 @@ actions
   status [--json]         every part, its health, the release, and what differs from it
   verify [--json]         ask real questions again: every engine by itself, and as callers do
   scale COMPONENT N       have so many pods of it; \`default\`: as the inventory says
+  fleet [HOST]            bring the hosts with engines, or one of them, to the declared models: one after the other, each drained
+                          before and proven after; a host that fails goes back, and those after it are left alone
   backup [--json]         back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
   rotate [SECRET]         make a new secret, or all of them, and deploy, which has everything use it
@@ -38,7 +40,7 @@ arguments for all
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
   --check, --diff         show what would change, change nothing
-  --json                  for deploy, update, rollback, scale, restore and rotate: one JSON object on standard output, with
+  --json                  for deploy, update, rollback, scale, fleet, restore and rotate: one JSON object on standard output, with
                           exit_code, outcome, release, recorded, steps, seconds, problems; all else goes to standard error
 exit codes
   0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
@@ -105,7 +107,7 @@ if [[ ! -f $playbook ]]; then wrong_usage "the environment '$environment' does n
 
 ansible_arguments=() operands=() follow=no confirmed=no json=no verbose=no irreversible=no data=no
 case $action in
-  logs | restore | rollback | rotate) most_operands=1 ;;
+  fleet | logs | restore | rollback | rotate) most_operands=1 ;;
   scale | update) most_operands=2 ;;
   *) most_operands=0 ;;
 esac
@@ -132,7 +134,7 @@ while (($#)); do
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
       if ((${#operands[@]} >= most_operands)); then wrong_usage "$action does not take '$1'."; fi
-      if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ ]]; then wrong_usage "'$1' is not the name of a release, component, version or backup."; fi
+      if [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ ]]; then wrong_usage "'$1' is not the name of a release, component, version, backup or host."; fi
       operands+=("$1")
       ;;
   esac

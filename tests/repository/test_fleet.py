@@ -77,7 +77,7 @@ def test_what_can_be_is_taken() -> None:
         ([LLAMA, {**LLAMA, "name": "b"}], "on mac-1 the port 8080 is that of llama, b; give each its own"),
         ([{**LLAMA, "port": 11434}], "the port 11434 is that of llama and of Ollama"),
         ([PHI, PHI], "phi3:mini is on mac-2 2 times for ollama; leave one out"),
-        ([{**LLAMA, "draft": "small"}], "the draft of llama, small, is not on mac-1; add it to its hosts"),
+        ([{**LLAMA, "draft": "small"}], "the draft of llama, small, is not on mac-1; add that to its hosts"),
         (["llama"], "athena_models must be a list of mappings"),
     ],
 )

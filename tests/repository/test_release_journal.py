@@ -142,6 +142,9 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
         ("deploy", "rollback", False),
         ("deploy", "scale", False),
         ("rollback", "rollback", True),
+        ("fleet", "fleet", True),
+        ("deploy", "fleet", False),
+        ("fleet", "deploy", True),
         ("scale", "deploy", True),
     ],
 )
@@ -156,3 +159,12 @@ def test_what_a_killed_run_left_is_mended_or_taken_away_and_nothing_else_is_done
     assert (refusal == {}) is passes
     if not passes:
         assert "stopped in its step 'services'" in refusal["msg"]
+
+
+def test_what_is_no_release_leaves_the_ledger_as_it_is(do: Operation, tmp_path: Path) -> None:
+    opened(do, "fleet")
+    step(do, "engines")
+    assert do("leave", verdict=3) == {"verdict": 3}
+    assert not (tmp_path / "state" / "lock").exists()
+    assert not (tmp_path / "state" / "ledger").exists()
+    assert do("leave", verdict=3) == {}

@@ -122,8 +122,9 @@ def _faults_on(host: str, models: Sequence[Model]) -> Iterator[str]:
             yield f"athena_models: {name} is on {host} {times} times for {engine}; leave one out"
     drafts = {model["name"] for model in models if model["engine"] == "mlx"}
     for model in models:
-        if model["engine"] == "mlx" and model.get("draft", model["name"]) not in drafts:
-            yield f"athena_models: the draft of {model['name']}, {model['draft']}, is not on {host}; add it to its hosts"
+        draft = model.get("draft", model["name"])
+        if model["engine"] == "mlx" and draft not in drafts:
+            yield f"athena_models: the draft of {model['name']}, {draft}, is not on {host}; add that to its hosts"
 
 
 def _faults_of_rows(models: Sequence[Model]) -> Iterator[str]:

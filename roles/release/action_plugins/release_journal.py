@@ -5,7 +5,7 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `unlock`. Each answers with `releases`
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `unlock`. Each answers with `releases`
 (oldest first) and `active`, the release that is in force, with what failed ones since then left other than it was. A
 `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
@@ -171,6 +171,13 @@ class ActionModule(ActionBase):
         shutil.rmtree(self._lock)
         return {"recorded": recorded, "changed": recorded is not None, "verdict": args["verdict"]}
 
+    def _op_leave(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Let go of the lock without an entry in the ledger: what was done is in no release."""
+        if self._journal() is None or self._play_context.check_mode:
+            return {}
+        shutil.rmtree(self._lock)
+        return {"verdict": args["verdict"]}
+
     def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
         """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host.
 
@@ -253,7 +260,8 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
 def _describe_end(journal: dict[str, Any]) -> str:
     """Return where a run stopped that is over without having ended, and which command mends that."""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
-    command = f"rollback {journal.get('operand', '')}".strip() if journal["action"] == "rollback" else "deploy"
+    again = f"{journal['action']} {journal.get('operand', '')}".strip()
+    command = again if journal["action"] in ("rollback", "fleet") else "deploy"
     stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
     mends = f"`./deploy.sh ENVIRONMENT {command}` mends that; `unlock` only removes the lock."
     return f"{stopped.format(**journal, step=step)} {mends}"
@@ -263,7 +271,7 @@ def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
     """Return whether an action mends, or takes away, what a run left that is certainly over."""
     if journal is None or _is_alive(journal):
         return False
-    return action in ("deploy", "update", "destroy") or action == journal["action"] == "rollback"
+    return action in ("deploy", "update", "destroy") or action == journal["action"] in ("rollback", "fleet")
 
 
 def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
