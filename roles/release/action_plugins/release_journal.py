@@ -5,9 +5,9 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `unlock`. Each answers with `releases`
-(oldest first) and `active`, the release that is in force, with what failed ones since then left other than it was. A
-`verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `unlock`. Each answers with
+`releases` (oldest first) and `active`, the release that is in force, with what failed ones since then left other than
+it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ask a proxy for a model, one question after the other. usage: caller.py FOLDER PROXY MODEL
+"""Ask a proxy for a model, one question after the other. usage: fleet_caller.py FOLDER PROXY MODEL
 
 It ends once FOLDER/stop is there; then FOLDER/asked has how many were answered, and each failure.
 """
