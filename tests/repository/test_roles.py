@@ -1,5 +1,6 @@
 """What holds for every role, and no linter checks."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,14 @@ def test_a_default_that_the_description_names_is_the_one_in_force(role: Path) ->
     defaults = load(role / "defaults" / "main.yml")
     stated = {name: option["default"] for name, option in described(role).items() if "default" in option}
     assert stated == {name: defaults[name] for name in stated}
+
+
+STEPS = sorted(ROLES[0].parent.glob("*/tasks/steps/*.yml"))
+
+
+@pytest.mark.parametrize("file", STEPS, ids=lambda file: "/".join(file.parts[-4:]))
+def test_a_step_names_another_by_its_folder(file: Path) -> None:
+    # Ansible looks for a bare name in the folder `tasks` beside the playbook before it looks beside the step.
+    named = re.findall(r"include_tasks: \"?([^\"\n]+)", file.read_text())
+    tasks = file.parents[1]
+    assert [name for name in named if not name.startswith("steps/") and not (tasks / name).exists()] == []
