@@ -6,9 +6,12 @@ It ends once FOLDER/stop is there; then FOLDER/asked has how many were answered,
 
 import json
 import sys
+import time
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+
+PAUSE_SECONDS = 0.1  # the engines share the machine with the run that is watched
 
 
 def main(folder: Path, proxy: str, model: str) -> None:
@@ -24,6 +27,7 @@ def main(folder: Path, proxy: str, model: str) -> None:
         except (OSError, HTTPException, ValueError, KeyError) as error:
             said = error.read().decode() if hasattr(error, "read") else ""
             lost.append(f"after {answered}: {error!r} {said}")
+        time.sleep(PAUSE_SECONDS)
     (folder / "asked.new").write_text(json.dumps({"answered": answered, "lost": lost}))
     (folder / "asked.new").rename(folder / "asked")
 
