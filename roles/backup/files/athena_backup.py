@@ -87,7 +87,8 @@ class Manifest:
     sha256: str
     properties: dict[str, Any]
     tables: dict[str, list[Any]]
-    schema: str | None = None  # the revision of the migrations; None too for a backup that was made before this was noted
+    # The revision of the migrations; None too for a backup that was made before this was noted.
+    schema: str | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
