@@ -155,6 +155,17 @@ def test_what_another_host_does_not_have_as_it_said_is_not_taken(host: Host, tmp
         have(tmp_path / "model", host.told)
 
 
+def test_after_a_copy_that_was_thrown_away_the_model_comes_from_its_source(host: Host, tmp_path: Path) -> None:
+    (host.folder / "model" / host.told["key"] / "b.safetensors").write_bytes(b"x" * len(FILES["b.safetensors"]))
+    fetched = model(tmp_path / "model").fetched / "model"
+    fetched.mkdir(parents=True)
+    for name, content in FILES.items():
+        (fetched / name).write_bytes(content)
+    made = have(tmp_path / "model", host.told)
+    assert (made["copied_from"], len(made["not_copied"])) == ("", 1)
+    assert {path.name: path.read_bytes() for path in Path(made["path"]).iterdir()} == FILES
+
+
 @pytest.mark.parametrize("path", ["/", "/model/KEY.json", "/model/KEY/config.json", "/model/KEY/a%20b.txt"])
 def test_what_is_of_a_model_is_given(host: Host, path: str) -> None:
     assert httpx.get(host.told["url"] + path.replace("KEY", host.told["key"])).status_code == httpx.codes.OK

@@ -218,7 +218,7 @@ class Model:
         return known
 
     def copied(self, peer, lock):
-        """Return the folder with the files of a peer, and its manifest; raises PeerError if they cannot be had."""
+        """Return the folder with a peer's files, and the sum of their source; raises PeerError if they cannot be had."""
         known = self.manifest_of(peer)
         self.copying().mkdir(parents=True, exist_ok=True)
         give(self.fetched, self.params["user"])
@@ -229,11 +229,11 @@ class Model:
             self.run([*self.tool("copy_model.py"), url, self.copying(), wanted], lock, f"Copying {url}")
         except ModelError as error:
             raise PeerError(str(error)) from None
-        made = self.staging / "model"
-        shutil.rmtree(made, ignore_errors=True)
-        self.copying().rename(made)
-        if sum_of_all({name: sum_of(path) for name, path in files_of(made).items()}) != peer["sha256"]:
+        if sum_of_all({name: sum_of(path) for name, path in files_of(self.copying()).items()}) != peer["sha256"]:
+            shutil.rmtree(self.copying())
             raise PeerError(f"{url} did not come as it is there, and was thrown away")
+        made = self.staging / "model"
+        self.copying().rename(made)
         return made, known["source_sha256"]
 
     def from_peers(self, lock):
