@@ -218,7 +218,7 @@ class Model:
         return known
 
     def copied(self, peer, lock):
-        """Return the folder with a peer's files, and the sum of their source; raises PeerError if they cannot be had."""
+        """Return the folder with a peer's files, and their source's sum; raises PeerError if they cannot be had."""
         known = self.manifest_of(peer)
         self.copying().mkdir(parents=True, exist_ok=True)
         give(self.fetched, self.params["user"])
