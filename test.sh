@@ -69,6 +69,13 @@ begin() {
   begun+=("$!:$name")
 }
 
+# beside NAME COMMAND …   The same, one after another: each mostly waits, and three at once would wait for each other.
+beside() {
+  local name=$1
+  shift
+  begin "$name" flock --no-fork "$work/turn" "$@"
+}
+
 # settle   Wait for the checks that were begun, and tell in their order how they went.
 settle() {
   local number result
@@ -171,15 +178,15 @@ stage_molecule() {
     check "Docker daemon" false
     return
   fi
+  export DOCKER_HOST=$docker_host
   export ATHENA_TEST_RUN=$$ # in the hosts' names, so that two runs on one machine do not meet
   for scenario in molecule/*/molecule.yml; do
     if [[ -L $scenario ]]; then continue; fi # of a whole environment: tests/trial runs them, on one that they share
     scenario=$(basename "$(dirname "$scenario")")
-    # One after another, beside the trial: each mostly waits for its hosts, and three at once would wait for each other.
-    begin "scenario $scenario" flock --no-fork "$work/scenarios" env DOCKER_HOST="$docker_host" \
-      molecule --base-config molecule/config.yml test --scenario-name "$scenario"
+    beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
-  DOCKER_HOST=$docker_host tests tests/trial --durations=0 --durations-min=10
+  beside "a trial by itself" pytest --quiet tests/trial/test_trial.py
+  tests tests/trial --ignore tests/trial/test_trial.py --durations=0 --durations-min=10
   settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$
 }

@@ -106,6 +106,7 @@ def model(source: Path, **more: Any) -> Any:
         "memory_bytes": 0,
         "verify": False,
         "keep": 1,
+        "peers": [],
         **more,
     }
     return files.Model(params)

@@ -27,9 +27,12 @@ def digests(deployment: Deployment) -> dict[str, str]:
     """Return the digest that each service runs with."""
     listed = deployment.trial.kubectl(
         *("get", "deployments", "--all-namespaces", "--selector", "app.kubernetes.io/managed-by=athena"),
-        *("--output", r'jsonpath={range .items[*]}{.metadata.name}={.spec.template.spec.containers[0].image}{"\n"}{end}'),
+        *("--output", "json"),
     )
-    images = dict(line.split("=", 1) for line in listed.splitlines())
+    images = {
+        deployed["metadata"]["name"]: deployed["spec"]["template"]["spec"]["containers"][0]["image"]
+        for deployed in json.loads(listed)["items"]
+    }
     return {
         component: images[name].partition("@")[2]
         for component, name in (

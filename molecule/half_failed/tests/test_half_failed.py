@@ -1,4 +1,4 @@
-"""An update of which a part does not start: it is taken back, schema included."""
+"""An update of which a part does not start: it is taken back, schema included, also without one of the engines."""
 
 from deployment import A_TABLE, Deployment
 
@@ -12,10 +12,14 @@ def test_an_update_that_cannot_run_is_taken_back() -> None:
     sound, before = source.read_text(), deployment.schema()
     source.write_text(sound + "\nraise RuntimeError('of a test')\n")
     try:
-        done = deployment.run("update", *IMPATIENT)
+        done = deployment.run(
+            "update", *IMPATIENT, at={"That failed": lambda: deployment.trial.on("engines", "systemctl", "stop", "mlx")}
+        )
     finally:
         source.write_text(sound)
+        deployment.trial.on("engines", "systemctl", "start", "mlx")
     assert done.code == 3, done.output
+    assert "Not every engine answered" in done.output
     assert "of a test" in done.output
     assert deployment.schema() == before
     assert deployment.told("status", *IMPATIENT)["problems"] == []

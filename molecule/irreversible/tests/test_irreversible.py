@@ -1,5 +1,7 @@
 """Migrations over which there is no way back."""
 
+import json
+
 from deployment import A_FINAL_TABLE, Deployment
 
 
@@ -15,7 +17,8 @@ def test_migrations_that_cannot_be_taken_back_wait_for_a_decision() -> None:
     assert allowed.code == 0, allowed.output
     assert deployment.schema() == A_FINAL_TABLE
     release = deployment.releases()[-1]
-    assert release["backup"]["id"]
+    manifest = release["backup"]["path"].removesuffix("dump") + "json"
+    assert json.loads(deployment.trial.on("db", "cat", manifest))["kept"] is True
     assert [step["reversible"] for step in release["migrations"]] == [True, False]
     assert deployment.releases()[-1] == release
 

@@ -137,6 +137,17 @@ def test_the_scheduled_run_makes_and_proves_one_and_keeps_no_more_than_told(host
     assert host.check_output("systemctl show --property Result --value athena-backup.service") == "success"
 
 
+def test_a_backup_that_is_to_stay_stays_beside_those_that_come_and_go(host: Host) -> None:
+    stays = json.loads(backup(host, "list").stdout)[0]["id"]
+    assert [json.loads(backup(host, "keep", stays).stdout)["changed"] for _ in range(2)] == [True, False]
+    for _ in range(4):
+        assert backup(host, "make").rc == 0
+    kept = [one["id"] for one in json.loads(backup(host, "list").stdout)]
+    assert (kept[0], len(kept)) == (stays, 1 + 3)
+    assert backup(host, "verify", stays).rc == 0
+    host.check_output(f"rm {BACKUPS}/{stays}.dump {BACKUPS}/{stays}.json")
+
+
 def test_the_oldest_backup_can_be_restored_though_one_is_made_before_it(host: Host) -> None:
     oldest = json.loads(backup(host, "list").stdout)[0]["id"]
     made = json.loads(backup(host, "make", "before", oldest).stdout)

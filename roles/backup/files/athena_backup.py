@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Back up one PostgreSQL database, prove that a backup can be restored, and restore it.
 
-usage: athena-backup make | make before ID | list | since ID | verify ID | restore ID
+usage: athena-backup make | make before ID | list | since ID | verify ID | keep ID | restore ID
        (ID as `list` shows it, or `latest`)
 
 Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,10 @@ class Manifest:
     sha256: str
     properties: dict[str, Any]
     tables: dict[str, list[Any]]
-    schema: str | None = None  # the revision of the migrations; None too for a backup that was made before this was noted
+    # The revision of the migrations; None too for a backup that was made before this was noted.
+    schema: str | None = None
+    # Whether it stays however old: until somebody removes its two files.
+    kept: bool = False
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -173,16 +176,19 @@ class Backups:
             time.sleep(0.1)
 
     def _complete(self, part: Path, manifest: Manifest) -> None:
+        part.rename(self.path(manifest))
+        self._describe(manifest)
+
+    def _describe(self, manifest: Manifest) -> None:
         description = self._settings.folder / f"{manifest.id}.json"
         unfinished = description.with_name(description.name + PART)
         unfinished.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         sync(unfinished)
-        part.rename(self.path(manifest))
         unfinished.rename(description)
         sync(self._settings.folder)
 
     def _prune(self, spared: str) -> None:
-        for manifest in self.manifests()[: -self._settings.keep]:
+        for manifest in [one for one in self.manifests() if not one.kept][: -self._settings.keep]:
             if manifest.id == spared:
                 continue
             (self._settings.folder / f"{manifest.id}.json").unlink()
@@ -216,6 +222,13 @@ class Backups:
         manifest = self.find(wanted)
         with self._restored(manifest):
             return self._described(manifest)
+
+    def keep(self, wanted: str) -> dict[str, Any]:
+        """Have a backup stay, however many there will be; answers whether that is new."""
+        manifest = self.find(wanted)
+        if not manifest.kept:
+            self._describe(replace(manifest, kept=True))
+        return {**self._described(manifest), "changed": not manifest.kept}
 
     def restore(self, wanted: str) -> dict[str, Any]:
         """Put a backup in the place of the live database, which stays under another name."""
@@ -443,6 +456,9 @@ def main(arguments: list[str]) -> None:
             case ["verify", wanted]:
                 with alone(settings):
                     answer = backups.verify(wanted)
+            case ["keep", wanted]:
+                with alone(settings):
+                    answer = backups.keep(wanted)
             case ["restore", wanted]:
                 with alone(settings):
                     answer = backups.restore(wanted)

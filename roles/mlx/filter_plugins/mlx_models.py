@@ -45,7 +45,23 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return them."""
-        return {"mlx_problems": problems, "mlx_quantisation": quantisation, "mlx_arguments": arguments}
+        return {
+            "mlx_problems": problems,
+            "mlx_quantisation": quantisation,
+            "mlx_arguments": arguments,
+            "mlx_shared": shared,
+            "mlx_peers_with": peers_with,
+        }
+
+
+def shared(files: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return of the models that are there, by name, the key and the sum by which other hosts know them."""
+    return {name: {"key": made["key"], "sha256": made["sha256"]} for name, made in files.items() if made["sha256"]}
+
+
+def peers_with(peers: list[dict[str, Any]], name: str) -> list[dict[str, str]]:
+    """Return of the hosts (`mlx_peers`) those that have a model: where, which key it has there, and its sum."""
+    return [{"url": peer["url"].rstrip("/"), **peer["models"][name]} for peer in peers if name in peer["models"]]
 
 
 def problems(models: Any) -> list[str]:

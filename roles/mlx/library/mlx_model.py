@@ -10,9 +10,10 @@ import pwd
 import shutil
 import subprocess
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 
 DOCUMENTATION = """
 module: mlx_model
@@ -42,14 +43,24 @@ options:
   user: {description: In whose name they run., type: str, default: ''}
   key: {description: The name of the folder to switch to; empty for the one declared., type: str, default: ''}
   keep: {description: So many former ones are kept., type: int, default: 1}
+  peers:
+    description: "Hosts that may have it: `url`, and of the model there `key` and `sha256`, as that host itself said."
+    type: list
+    elements: dict
+    default: []
 """
 BLOCK = 1 << 20
 UNREACHABLE = 3
+PEER_SECONDS = 10
 CURRENT = "current"
 
 
 class ModelError(Exception):
     """What went wrong, in words for a person."""
+
+
+class PeerError(ModelError):
+    """Why a model cannot be copied from another host."""
 
 
 # --- what files are ---------------------------------------------------------------------------------------------------
@@ -140,6 +151,8 @@ class Model:
         self.staging = self.folder / f".{self.key}.part"
         # What comes from the hub, whole, until it is converted: a conversion that was cut off does not fetch it again.
         self.fetched = self.folder / f".{self.key}.source"
+        # The peer that it was copied from, and why it was not copied from others.
+        self.origin, self.refusals = "", []
 
     def describe_source(self):
         """Return what the model is made of; the converter belongs to that only if it has something to do."""
@@ -181,6 +194,62 @@ class Model:
             "size": size,
         }
 
+    # --- copying from another host ------------------------------------------------------------------------------------
+
+    def copying(self):
+        """Return the folder into which a peer's files come; it stays, so that a copy that was cut off goes on."""
+        return self.fetched / "copied"
+
+    def manifest_of(self, peer):
+        """Return what a peer says of the same model; raises PeerError if that is not what is wanted."""
+        url = f"{peer['url']}/{self.folder.name}/{self.key}.json"
+        try:
+            known = json.loads(open_url(url, timeout=PEER_SECONDS).read())
+            files = {name: (entry["sha256"], entry["size"]) for name, entry in known["files"].items()}
+            total = sum_of_all({name: known_sum for name, (known_sum, _) in files.items()})
+            made_of = known["identity"], known["source_sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PeerError(f"{url} does not tell what there is: {error}") from None
+        # The peer's word counts for nothing that its host has not said over Ansible's own connection.
+        if total != peer["sha256"] or made_of[0] != self.identity or not all(map(is_safe, files)):
+            raise PeerError(f"{url} is another model than that host has")
+        if self.params["sha256"] not in ("", made_of[1]):
+            raise PeerError(f"{url} was made of files that have {made_of[1]}, and sha256 is {self.params['sha256']}")
+        return known
+
+    def copied(self, peer, lock):
+        """Return the folder with a peer's files, and their source's sum; raises PeerError if they cannot be had."""
+        known = self.manifest_of(peer)
+        self.copying().mkdir(parents=True, exist_ok=True)
+        give(self.fetched, self.params["user"])
+        wanted = self.staging / "wanted.json"
+        wanted.write_text(json.dumps({name: entry["size"] for name, entry in known["files"].items()}))
+        url = f"{peer['url']}/{self.folder.name}/{self.key}"
+        try:
+            self.run([*self.tool("copy_model.py"), url, self.copying(), wanted], lock, f"Copying {url}")
+        except ModelError as error:
+            raise PeerError(str(error)) from None
+        if sum_of_all({name: sum_of(path) for name, path in files_of(self.copying()).items()}) != peer["sha256"]:
+            shutil.rmtree(self.copying())
+            raise PeerError(f"{url} did not come as it is there, and was thrown away")
+        made = self.staging / "model"
+        self.copying().rename(made)
+        return made, known["source_sha256"]
+
+    def from_peers(self, lock):
+        """Return the first copy that can be had, with the sum of what it was made of; None where none can."""
+        for peer in self.params["peers"]:
+            if peer["key"] != self.key:
+                continue
+            try:
+                made, source_sum = self.copied(peer, lock)
+            except PeerError as error:
+                self.refusals.append(str(error))
+            else:
+                self.origin = peer["url"]
+                return made, source_sum
+        return None
+
     # --- making -------------------------------------------------------------------------------------------------------
 
     def run(self, command, lock, what, environment=None):
@@ -189,9 +258,9 @@ class Model:
         if self.params["user"] and os.geteuid() == 0:
             user = pwd.getpwnam(self.params["user"])
             as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            os.chown(self.staging, user.pw_uid, user.pw_gid)
-            if self.fetching().exists():
-                os.chown(self.fetching(), user.pw_uid, user.pw_gid)
+            for folder in (self.staging, self.fetching(), self.copying()):
+                if folder.exists():
+                    os.chown(folder, user.pw_uid, user.pw_gid)
         ended = subprocess.run(
             [str(part) for part in command],
             env={**os.environ, "HOME": str(self.staging), **self.params["environment"], **(environment or {})},
@@ -249,6 +318,11 @@ class Model:
         """Make the model, whole or not at all, and return its manifest."""
         shutil.rmtree(self.staging, ignore_errors=True)
         self.staging.mkdir(mode=0o755)
+        made, source_sum = self.from_peers(lock) or self.from_source(lock)
+        return self.take_in(made, source_sum)
+
+    def from_source(self, lock):
+        """Return the folder with what was made of the source, and the sum of the source's files."""
         source = self.obtain(lock)
         source_sum = sum_of_all({name: sum_of(path) for name, path in files_of(source).items()})
         if self.params["sha256"] not in ("", source_sum):
@@ -262,6 +336,10 @@ class Model:
             self.convert(source, made, lock)
         else:
             copy(source, made, is_ours=self.folder in source.parents)
+        return made, source_sum
+
+    def take_in(self, made, source_sum):
+        """Have a folder be the model, if it can be, and return its manifest."""
         if not (made / "config.json").is_file() or not list(made.glob("*.safetensors")):
             raise ModelError("what was made has no config.json or no *.safetensors, so it is no model.")
         own(made)
@@ -292,6 +370,12 @@ class Model:
         write(self.manifest_file, json.dumps(known, indent=1))
         shutil.rmtree(self.staging)
         shutil.rmtree(self.fetched, ignore_errors=True)
+
+
+def is_safe(name):
+    """Return whether the path of a file stays inside the folder that it is relative to, and is none that is hidden."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not any(part.startswith((".", "/")) for part in parts)
 
 
 def version_of(known):
@@ -368,7 +452,13 @@ def have(module, model):
                     f" end it: fuser {lock.name}"
                 ) from None
             known = model.make(lock)
-    return {"changed": is_to_make, "damaged": damaged, **model.result(known)}
+    return {
+        "changed": is_to_make,
+        "damaged": damaged,
+        "copied_from": model.origin,
+        "not_copied": model.refusals,
+        **model.result(known),
+    }
 
 
 def switch(module, model):
@@ -429,6 +519,7 @@ def main():
             "user": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": False},
             "keep": {"type": "int", "default": 1},
+            "peers": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )

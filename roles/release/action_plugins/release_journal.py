@@ -240,9 +240,19 @@ class ActionModule(ActionBase):
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(path)
+            _sync(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:

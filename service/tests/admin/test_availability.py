@@ -27,7 +27,11 @@ def healthy(api: AdminApi) -> bool:
 def test_a_healthy_process_names_its_parts(admin_api: AdminApi) -> None:
     answer = httpx.get(f"{admin_api.base_url}/health")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "healthy", "components": {"database": "healthy", "schema": "healthy"}}
+    assert answer.json() == {
+        "status": "healthy",
+        "components": {"database": "healthy", "schema": "healthy"},
+        "schema_revision": migrate.head(),
+    }
 
 
 def test_while_the_database_is_away_the_process_lives_and_says_so_and_then_recovers(
@@ -44,6 +48,7 @@ def test_while_the_database_is_away_the_process_lives_and_says_so_and_then_recov
         assert answer.json() == {
             "status": "unhealthy",
             "components": {"database": "unreachable", "schema": "unknown"},
+            "schema_revision": None,
         }
         for path in ("/api/llm-backends", "/api/llm-backends/model/m", "/api/llm-backends/changes?after=0"):
             refused = api.client.get(path)
@@ -107,6 +112,7 @@ def test_a_newer_schema_keeps_the_processes_of_before_in_service(own_admin_api: 
     answer = httpx.get(f"{own_admin_api.base_url}/health")
     assert answer.status_code == 200
     assert answer.json()["components"]["schema"].startswith("ahead: at ffffffffffff")
+    assert answer.json()["schema_revision"] == "ffffffffffff"
 
 
 @pytest.mark.slow

@@ -23,17 +23,18 @@ class SchemaCheck:
         self._head = head
         self._known = known
 
-    async def components(self) -> tuple[bool, dict[str, str]]:
-        """Return whether all is well, and what there is to say of the database and its schema."""
+    async def health(self) -> Health:
+        """Return whether all is well, what there is to say of database and schema, and its revision."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._database.engine.connect() as connection:
                 revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
         except ProgrammingError:
             revision = None
         except (DBAPIError, PoolTimeoutError, TimeoutError, OSError):
-            return False, {"database": "unreachable", "schema": "unknown"}
+            return Health(status="unhealthy", components={"database": "unreachable", "schema": "unknown"})
         well, schema = self._verdict(revision)
-        return well, {"database": HEALTHY, "schema": schema}
+        components = {"database": HEALTHY, "schema": schema}
+        return Health(status="healthy" if well else "unhealthy", components=components, schema_revision=revision)
 
     def _verdict(self, revision: str | None) -> tuple[bool, str]:
         if revision == self._head:
@@ -55,11 +56,11 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "The database or its schema is not ready"}})
-async def health(check: Annotated[SchemaCheck, Depends(_check)], response: Response) -> Health:
+async def tell_health(check: Annotated[SchemaCheck, Depends(_check)], response: Response) -> Health:
     """Say whether this process can serve: 503 while the database is out of reach or its schema is behind."""
-    well, components = await check.components()
-    response.status_code = 200 if well else 503
-    return Health(status="healthy" if well else "unhealthy", components=components)
+    health = await check.health()
+    response.status_code = 200 if health.status == HEALTHY else 503
+    return health
 
 
 @router.get("/livez")

@@ -272,3 +272,4 @@ class Health(BaseModel):
 
     status: Literal["healthy", "unhealthy"]
     components: dict[str, str]
+    schema_revision: str | None = None
