@@ -42,7 +42,7 @@ def problems(*models: Any, hosts: list[str] = HOSTS) -> list[str]:
 
 
 def of(host: str, *models: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = fleet.of_host(list(models), host, ADDRESSES[host], "/opt/athena/mlx")
+    made: dict[str, Any] = fleet.of_host(list(models), host, ADDRESSES, "/opt/athena/mlx")
     return made
 
 
@@ -199,3 +199,18 @@ def test_the_digest_of_roles_is_of_what_they_do(tmp_path: Path) -> None:
     assert code.run([str(tmp_path / "role")]) == before
     tasks.write_text("b")
     assert code.run([str(tmp_path / "role")]) != before
+
+
+def test_hosts_with_models_of_mlx_share_them_where_there_are_several() -> None:
+    assert of("mac-1", LLAMA)["mlx_shares"]
+    assert not of("mac-1", PHI)["mlx_shares"]
+    alone = {"mac-1": ADDRESSES["mac-1"]}
+    assert not fleet.of_host([LLAMA], "mac-1", alone, "/opt/athena/mlx")["mlx_shares"]
+
+
+def test_a_host_copies_from_the_others_that_have_something() -> None:
+    has = {"llama": {"key": "a-key", "sha256": "a-sum"}}
+    shared = {"mac-1": has, "mac-2": has, "mac-3": {}}
+    addresses = {name: f"{name}.example.internal" for name in shared}
+    assert fleet.peers(shared, "mac-2", addresses, 8097) == [{"url": "http://mac-1.example.internal:8097", "models": has}]
+    assert len(fleet.peers(shared, "mac-3", addresses, 8097)) == 2

@@ -35,6 +35,7 @@ class FilterModule:
             "fleet_backends": backends,
             "fleet_egress": egress,
             "fleet_host": of_host,
+            "fleet_peers": peers,
             "fleet_problems": problems,
         }
 
@@ -190,10 +191,10 @@ def _called(model: Model) -> str:
     return str(model.get("backend", {}).get("model_name", model["name"]))
 
 
-def of_host(models: Sequence[Model], host: str, address: str, mlx_dir: str) -> dict[str, Any]:
+def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], mlx_dir: str) -> dict[str, Any]:
     """Return what the roles of a host are told, by their variables, its backends, and whom to ask for a token.
 
-    An Ollama has one count of requests at once and one length of context for all its models: the largest declared.
+    `mlx_shares` says whether there are other hosts to copy its models. An Ollama has one count of requests at once and one length of context for all its models: the largest declared.
     """
     found = on_host(models, host)
     mlx = [model for model in found if model["engine"] == "mlx"]
@@ -205,6 +206,7 @@ def of_host(models: Sequence[Model], host: str, address: str, mlx_dir: str) -> d
     }
     return {
         "mlx_models": [_only(model, ("name", *MLX)) for model in mlx],
+        "mlx_shares": bool(mlx) and len(addresses) > 1,
         "ollama_models": [_only(model, ("name", *OLLAMA)) for model in ollama],
         "ollama_settings": {
             "OLLAMA_HOST": f"0.0.0.0:{OLLAMA_PORT}",
@@ -213,13 +215,22 @@ def of_host(models: Sequence[Model], host: str, address: str, mlx_dir: str) -> d
         },
         "mac_host_models": [*map(_needs_of_mlx, mlx), *(_needs_of_ollama(model, shared) for model in ollama)],
         "agent_engines": [_watched_mlx(model, mlx_dir) for model in mlx if "port" in model] + _watched_ollama(ollama),
-        "backends": _rows(found, address),
+        "backends": _rows(found, addresses[host]),
         "asked": [
             {"name": model["name"], "engine": model["engine"], "port": model.get("port", OLLAMA_PORT)}
             for model in found
             if model["engine"] == "ollama" or "port" in model
         ],
     }
+
+
+def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], port: int) -> list[dict[str, Any]]:
+    """Return where a host may copy models of MLX from: the other hosts that have some (`mlx_shared`, by host)."""
+    return [
+        {"url": f"http://{addresses[other]}:{port}", "models": has}
+        for other, has in shared.items()
+        if other != host and has
+    ]
 
 
 def _only(model: Model, keys: Sequence[str]) -> dict[str, Any]:
