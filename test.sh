@@ -51,7 +51,7 @@ need() {
 
 # --- checks and their count -------------------------------------------------------------------------------------------
 
-passed=0 failed=0 summary=() begun=()
+passed=0 failed=0 summary=() begun=() counted=()
 
 # check NAME COMMAND …   Run one check; its output is shown only if it fails.
 check() {
@@ -76,15 +76,26 @@ beside() {
   begin "$name" flock --no-fork "$work/turn" "$@"
 }
 
+# tests_beside ARGUMENT …   Likewise pytest, whose tests are counted.
+tests_beside() {
+  beside "pytest $*" pytest --quiet "$@"
+  counted[${#begun[@]} - 1]=yes
+}
+
 # settle   Wait for the checks that were begun, and tell in their order how they went.
 settle() {
   local number result
   for number in "${!begun[@]}"; do
     result=0
     wait "${begun[number]%%:*}" || result=$?
-    verdict "${begun[number]#*:}" $result "$work/check.$number.log"
+    if [[ ${counted[number]:-} ]]; then
+      sed 's/^/    /' "$work/check.$number.log"
+      count_tests $result "$work/check.$number.log"
+    else
+      verdict "${begun[number]#*:}" $result "$work/check.$number.log"
+    fi
   done
-  begun=()
+  begun=() counted=()
 }
 
 verdict() { # NAME STATUS LOG
@@ -100,12 +111,18 @@ verdict() { # NAME STATUS LOG
 
 # tests ARGUMENT …   Run pytest, shown as it goes, and count its tests.
 tests() {
-  local result=0 counts
+  local result=0
   pytest --quiet --color=auto "$@" 2>&1 | tee "$work/pytest.log" || result=$?
-  counts=$(tail -n 1 "$work/pytest.log")
+  count_tests $result "$work/pytest.log"
+}
+
+# count_tests STATUS LOG   Add up what pytest says in its last line.
+count_tests() {
+  local counts bad
+  counts=$(tail -n 1 "$2")
   passed=$((passed + $(count passed)))
-  local bad=$(($(count failed) + $(count 'errors?')))
-  if ((result && bad == 0)); then bad=1; fi # it did not come as far as a count
+  bad=$(($(count failed) + $(count 'errors?')))
+  if (($1 && bad == 0)); then bad=1; fi # it did not come as far as a count
   failed=$((failed + bad))
 }
 
@@ -164,10 +181,18 @@ stage_unit() {
 stage_integration() {
   check "programs" need redis-server:redis-server c++:g++
   check "engines" env PYTHONPATH=service python -m tests.engines.prepare
-  tests service/tests -m "engine or slow"
+  tests service/tests -m "engine or slow" --numprocesses 2 --dist loadfile # a file's tests share their engines
 }
 
-stage_deploy() { tests tests/deploy --durations=0 --durations-min=1; }
+stage_deploy() {
+  local arguments=(tests/deploy --durations=0 --durations-min=5)
+  if [[ " ${stages[*]} " == *" deploy molecule "* ]]; then
+    echo "Beside those of the next stage: both mostly wait."
+    tests_beside "${arguments[@]}"
+  else
+    tests "${arguments[@]}"
+  fi
+}
 
 stage_molecule() {
   local scenario docker_host
@@ -176,6 +201,7 @@ stage_molecule() {
   if ! docker version >/dev/null 2>&1; then check "Docker daemon's program" need dockerd:docker.io; fi
   if ! docker_host=$(molecule/shared/dockerd start $$); then
     check "Docker daemon" false
+    settle # what the stage before has begun
     return
   fi
   export DOCKER_HOST=$docker_host
@@ -185,7 +211,7 @@ stage_molecule() {
     scenario=$(basename "$(dirname "$scenario")")
     beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
-  beside "a trial by itself" pytest --quiet tests/trial/test_trial.py
+  tests_beside tests/trial/test_trial.py
   tests tests/trial --ignore tests/trial/test_trial.py --durations=0 --durations-min=10
   settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$

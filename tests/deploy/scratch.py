@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -137,15 +138,22 @@ class Environment:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports of 127.0.0.1 that nothing uses at the moment."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Return TCP ports of 127.0.0.1 that nothing uses at the moment.
+
+    They are below those that a system gives to whoever connects to somewhere (from 32768 on Linux, 49152 on macOS),
+    because other tests run beside these and the ports are to be free for a long time.
+    """
+    ports: list[int] = []
+    for port in random.sample(range(20000, 32768), 1000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError(f"no {count} ports of 127.0.0.1 are free between 20000 and 32767")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> float:

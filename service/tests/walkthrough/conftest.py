@@ -32,6 +32,9 @@ def installed(
         installation = Installation(admin, TOKEN, ollama_server, mlx_server)
         yield installation
         installation.close()
+    for name in (SMALL, LARGE, CODE):  # the server is of all tests
+        removed = httpx.request("DELETE", f"{ollama_server.url}/api/delete", json={"model": name}, timeout=30)
+        assert removed.status_code == 200, removed.text
 
 
 @pytest.fixture
