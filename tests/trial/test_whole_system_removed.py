@@ -1,4 +1,4 @@
-"""The last changes of an environment, after all other tests: a fleet, a database that others run, then the end of everything."""
+"""The last of an environment, after all other tests: a fleet, a database that others run, the end of everything."""
 
 import json
 import sys
@@ -66,6 +66,7 @@ def keyed(tmp_path: Path) -> Keyed:
 @pytest.fixture
 def fleet(deployment: Deployment, tmp_path: Path) -> tuple[str, str]:
     """One more model is declared for the host with engines, beside what it has without a declaration."""
+    declared = deployment.trial.variables["athena_backends"]
     certificates = "/etc/ssl/certs/ca-certificates.crt"
     index = "{{ lookup('env', 'UV_DEFAULT_INDEX') or lookup('env', 'PIP_INDEX_URL') or omit }}"
     settings = {
@@ -80,7 +81,7 @@ def fleet(deployment: Deployment, tmp_path: Path) -> tuple[str, str]:
         "athena_models": [
             {"name": "second", "engine": "mlx", "port": 8082, "source": {"random": True}, "decode_concurrency": 2}
         ],
-        "athena_backends": "{{ %s + athena_model_backends }}" % deployment.trial.variables["athena_backends"],
+        "athena_backends": f"{{{{ {declared} + athena_model_backends }}}}",
     }
     (tmp_path / "fleet.json").write_text(json.dumps(settings))
     return ("-e", f"@{tmp_path / 'fleet.json'}")
@@ -92,9 +93,8 @@ def test_a_model_that_a_fleet_has_anew_is_registered_and_within_reach_of_the_ser
     done = deployment.run("fleet", *fleet)
     assert done.code == 0, done.output
     assert "+ backend second at http://" in done.output
-    policy = deployment.trial.kubectl(
-        "get", "networkpolicy/athena-model-proxy", "--namespace", "athena", "--output", "yaml"
-    )
+    kubectl = deployment.trial.kubectl
+    policy = kubectl("get", "networkpolicy/athena-model-proxy", "--namespace", "athena", "--output", "yaml")
     assert "port: 8082" in policy
     question = {"model": "second", "prompt": "Are you there?", "max_tokens": 4}
     answer = httpx.post(f"{deployment.proxy()}/v1/completions", json=question, timeout=60)
