@@ -212,5 +212,6 @@ def test_a_host_copies_from_the_others_that_have_something() -> None:
     has = {"llama": {"key": "a-key", "sha256": "a-sum"}}
     shared = {"mac-1": has, "mac-2": has, "mac-3": {}}
     addresses = {name: f"{name}.example.internal" for name in shared}
-    assert fleet.peers(shared, "mac-2", addresses, 8097) == [{"url": "http://mac-1.example.internal:8097", "models": has}]
+    from_the_first = [{"url": "http://mac-1.example.internal:8097", "models": has}]
+    assert fleet.peers(shared, "mac-2", addresses, 8097) == from_the_first
     assert len(fleet.peers(shared, "mac-3", addresses, 8097)) == 2

@@ -194,7 +194,8 @@ def _called(model: Model) -> str:
 def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], mlx_dir: str) -> dict[str, Any]:
     """Return what the roles of a host are told, by their variables, its backends, and whom to ask for a token.
 
-    `mlx_shares` says whether there are other hosts to copy its models. An Ollama has one count of requests at once and one length of context for all its models: the largest declared.
+    `mlx_shares` says whether there are other hosts to copy its models. An Ollama has one count of requests at once and
+    one length of context for all its models: the largest declared.
     """
     found = on_host(models, host)
     mlx = [model for model in found if model["engine"] == "mlx"]
