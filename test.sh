@@ -6,10 +6,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
+long_scenarios=(fleet) # of molecule, for full alone
 
 usage() {
   cat <<EOF
-usage: ./test.sh [fast | STAGE …]     without arguments: every stage
+usage: ./test.sh [fast | full | STAGE …]     without arguments: every stage
 
 stages
   lint          ruff, mypy, yamllint, ansible-lint, shellcheck, roles' arguments, playbooks' syntax, locks
@@ -18,7 +19,8 @@ stages
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
   molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
                 which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
-fast is lint and unit.
+fast is lint and unit; full is every stage with what takes longest as well: a fleet of hosts with engines that is changed under
+load, and a deployment that is killed in each of its steps instead of three.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
@@ -209,6 +211,7 @@ stage_molecule() {
   for scenario in molecule/*/molecule.yml; do
     if [[ -L $scenario ]]; then continue; fi # of a whole environment: tests/trial runs them, on one that they share
     scenario=$(basename "$(dirname "$scenario")")
+    if [[ $full == no && " ${long_scenarios[*]} " == *" $scenario "* ]]; then continue; fi
     beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
   tests_beside tests/trial/test_trial.py
@@ -219,7 +222,7 @@ stage_molecule() {
 
 # --- from here to the end ---------------------------------------------------------------------------------------------
 
-stages=()
+stages=() full=no
 for argument; do
   case $argument in
     -h | --help)
@@ -227,6 +230,10 @@ for argument; do
       exit 0
       ;;
     fast) stages+=("${fast_stages[@]}") ;;
+    full)
+      stages+=("${all_stages[@]}") full=yes
+      export ATHENA_TEST_EVERY_STEP=yes
+      ;;
     lint | unit | integration | deploy | molecule) stages+=("$argument") ;;
     *)
       echo "test.sh: there is no stage '$argument'; ./test.sh --help lists them." >&2

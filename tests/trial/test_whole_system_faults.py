@@ -1,6 +1,7 @@
 """What may befall an environment while it is deployed. The tests build on each other, in order, and on a deployment."""
 
 import json
+import os
 
 import pytest
 from changes import add_migration
@@ -21,6 +22,8 @@ systemctl soft-reboot
 """
 # Prompts a second: this is about those that fail, not about how many there are.
 RATE = 20
+# `./test.sh full` kills a deployment in every one of its steps, which takes ten minutes.
+EVERY_STEP = "ATHENA_TEST_EVERY_STEP" in os.environ
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +112,23 @@ def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fi
     assert json.loads(changed.backends("list", "--json"))  # the Admin API reaches the database
 
 
-def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: Deployment) -> None:
-    """Each goes on where the one before was killed, and is killed a step later; the database host reboots meanwhile."""
+def kill_in(deployment: Deployment, *steps: tuple[int, str]) -> None:
+    """Kill a deployment as each of these steps begins; each goes on where the one before was killed."""
+    for number, step in steps:
+        said = deployment.kill(deployment.start("deploy"), f"[{number}/8]")
+        assert "Going on where the" in said
+        assert stopped_in(deployment) == step
+
+
+def test_a_deployment_goes_on_where_one_was_killed(changed: Deployment) -> None:
+    """Each goes on where the last was killed, and is killed in a later step; meanwhile the database host reboots."""
     rows = changed.sql("select count(*) from config_audit_log")
     replaced, before = changed.in_force(), reboots(changed)
     with changed.called(RATE):
         changed.kill(changed.start("update"), "[1/8]")
         assert stopped_in(changed) == "hosts"
-        for number, step in enumerate(("backup", "secrets", "schema"), start=2):
-            said = changed.kill(changed.start("deploy"), f"[{number}/8]")
-            assert "Going on where the" in said
-            assert stopped_in(changed) == step
+        if EVERY_STEP:
+            kill_in(changed, (2, "backup"), (3, "secrets"), (4, "schema"))
         # Not as the step begins, but when the first of the services is there, so that not all are of one version.
         changed.kill(changed.start("deploy"), "[5/8]", lines_more=1)
         assert stopped_in(changed) == "services"
@@ -135,9 +144,8 @@ def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: De
         changed.kill(changed.start("deploy"), "[6/8]", at={"[5/8]": lambda: changed.trial.on("db", "sh", "-c", REBOOT)})
         assert stopped_in(changed) == "backends"
         wait_until(lambda: reboots(changed) > before, 60)
-        for number, step in enumerate(("proof", "prune"), start=7):
-            changed.kill(changed.start("deploy"), f"[{number}/8]")
-            assert stopped_in(changed) == step
+        if EVERY_STEP:
+            kill_in(changed, (7, "proof"), (8, "prune"))
         done = changed.run("deploy")
         assert done.code == 0, done.output
     assert changed.schema() == REVISION
@@ -147,7 +155,8 @@ def test_a_deployment_goes_on_where_one_was_killed_whatever_the_step(changed: De
     release = changed.releases()[-1]
     assert release["replaces"] == replaced["id"]
     assert release["schema_before"] == replaced["content"]["schema"]
-    assert [killed["steps"][-1]["step"] for killed in release["took_over"]][-3:] == ["backends", "proof", "prune"]
+    killed_in = ["services", "backends", *(["proof", "prune"] if EVERY_STEP else [])]
+    assert [killed["steps"][-1]["step"] for killed in release["took_over"]][-len(killed_in) :] == killed_in
     assert [step["revision"] for step in release["migrations"]] == [REVISION]
     status = changed.told("status")
     assert (status["problems"], status["lock"]) == ([], "")
