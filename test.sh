@@ -246,7 +246,9 @@ if ((${#stages[@]} == 0)); then stages=("${all_stages[@]}"); fi
 work=$(mktemp -d)
 clean_up() {
   local pid
-  for pid in $(jobs -rp); do kill "$pid"; done # checks in the background, where the run was interrupted
+  for pid in $(jobs -rp); do # checks in the background, where the run was interrupted
+    kill "$pid" 2>/dev/null || echo "process $pid has ended by itself"
+  done
   rm -rf "$work"
   if [[ -n ${ATHENA_TEST_RUN:-} ]]; then molecule/shared/dockerd stop $$; fi # interrupted, or ended already
 }
