@@ -6,7 +6,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
-long_scenarios=(fleet) # of molecule, for full alone
+# For full alone: scenarios of molecule, and tests on the trial.
+long_scenarios=(fleet)
+long_tests=(tests/trial/test_whole_system_fleet.py)
 
 usage() {
   cat <<EOF
@@ -20,7 +22,7 @@ stages
   molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
                 which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
 fast is lint and unit; full is every stage with what takes longest as well: a fleet of hosts with engines that is changed under
-load, and a deployment that is killed in each of its steps instead of three.
+load, or beside a cluster, and a deployment that is killed in each of its steps instead of three.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
@@ -215,7 +217,9 @@ stage_molecule() {
     beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
   tests_beside tests/trial/test_trial.py
-  tests tests/trial --ignore tests/trial/test_trial.py --durations=0 --durations-min=10
+  local left_out=(tests/trial/test_trial.py)
+  if [[ $full == no ]]; then left_out+=("${long_tests[@]}"); fi
+  tests tests/trial "${left_out[@]/#/--ignore=}" --durations=0 --durations-min=10
   settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$
 }
