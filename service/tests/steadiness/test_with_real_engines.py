@@ -143,12 +143,18 @@ async def at_work(served: Served) -> tuple[Caller, float]:
     raise AssertionError("the engine ended every reply early")
 
 
+async def used_in(engine: EngineServer, seconds: float) -> float:
+    """Return how much processor time an engine uses in the next so many seconds."""
+    used = engine.cpu_seconds()
+    await asyncio.sleep(seconds)
+    return engine.cpu_seconds() - used
+
+
 async def test_a_real_engine_stops_generating_when_its_caller_leaves(served: Served) -> None:
-    engine = served.engine
     caller, seconds = await at_work(served)
     caller.leave()
     await asyncio.sleep(0.3)
-    used = engine.cpu_seconds()
-    await asyncio.sleep(seconds)
-    assert engine.cpu_seconds() - used < WORK / 2  # the proxy itself may have asked for a token meanwhile
+    # The proxy itself may ask for a token meanwhile, so one quiet stretch of three is enough; who writes on has none.
+    stretches = [await used_in(served.engine, seconds) for _ in range(3)]
+    assert min(stretches) < WORK / 2, stretches
     assert (await served.ask(1)).backend == REAL
