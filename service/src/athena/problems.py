@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from athena.errors import AthenaError
+from athena.observability import identity
 
 MEDIA_TYPE = "application/problem+json"
 log = structlog.get_logger()
@@ -106,7 +107,8 @@ async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     detail = "The service failed on this request; its log has the cause."
     members = {"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": detail}
     # The server closes the connection after such an error; a caller who is not told sends the next request into it.
-    return respond(members, {"Connection": "close"})
+    # It is made outside of what puts the id into every other answer.
+    return respond(members, {"Connection": "close", identity.HEADER: identity.current()})
 
 
 def install(app: FastAPI) -> None:

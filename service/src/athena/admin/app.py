@@ -16,6 +16,7 @@ from athena.admin.changes import Changes
 from athena.auth.bearer import Authenticator
 from athena.db import migrate
 from athena.db.session import Database
+from athena.observability.identity import RequestIdentity
 from athena.settings import AdminSettings
 
 log = structlog.get_logger()
@@ -58,6 +59,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     )
     app.state.schema_check = health.SchemaCheck(database, head=migrate.head(), known=migrate.revisions())
     problems.install(app)
+    app.add_middleware(RequestIdentity)
     app.include_router(health.router)
     app.include_router(endpoints.router)
     app.include_router(hosts.router)

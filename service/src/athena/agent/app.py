@@ -16,6 +16,7 @@ from athena.agent.metrics import AgentMetrics
 from athena.agent.reporting import Reporter
 from athena.agent.status import Status, status
 from athena.agent.watcher import Watcher
+from athena.observability.identity import RequestIdentity
 from athena.observability.metrics import CONTENT_TYPE
 from athena.settings import AgentSettings
 
@@ -63,6 +64,7 @@ def create_app(settings: AgentSettings, config: AgentConfig) -> FastAPI:
         lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(RequestIdentity)
 
     @app.get(
         "/health", tags=["health"], responses={503: {"model": Health, "description": "It does not watch any more"}}

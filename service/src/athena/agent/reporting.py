@@ -9,6 +9,7 @@ import httpx
 import structlog
 
 from athena.host_report import HostReport
+from athena.observability import identity
 from athena.settings import ClientSettings
 
 WITHIN_SECONDS = 5.0
@@ -62,7 +63,8 @@ class Reporter:
         async with httpx.AsyncClient(headers=headers, timeout=WITHIN_SECONDS, trust_env=False) as client:
             while True:
                 self._wanted.clear()
-                self._take(await self._send(client))
+                request_id = identity.identify(None).decode()
+                self._take(await self._send(client, request_id), request_id)
                 await asyncio.sleep(SHORTEST_PAUSE)
                 try:
                     async with asyncio.timeout(self._every):
@@ -70,24 +72,25 @@ class Reporter:
                 except TimeoutError:
                     continue
 
-    async def _send(self, client: httpx.AsyncClient) -> str | None:
+    async def _send(self, client: httpx.AsyncClient, request_id: str) -> str | None:
         """Send the state of now; return what went wrong, None where nothing did."""
         try:
             body = self._report().model_dump_json().encode()
-            answer = await client.put(self._url, content=body)
+            answer = await client.put(self._url, content=body, headers={identity.HEADER: request_id})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"{type(error).__name__}: {error}"
         except Exception:  # a fault of ours must not end the reports for good
-            log.exception("report_not_made")
+            log.exception("report_not_made", request_id=request_id)
             return "the report could not be made"
         return None if answer.is_success else f"the Admin API answers {answer.status_code}: {answer.text[:200]}"
 
-    def _take(self, error: str | None) -> None:
+    def _take(self, error: str | None, request_id: str) -> None:
         before, self.state = self.state, "healthy" if error is None else "unavailable"
         self._reported(error is None)
         if self.state == before:
             return
         if error is None:
-            log.info("reports_are_taken")
+            log.info("reports_are_taken", request_id=request_id)
         else:
-            log.warning("report_not_taken", error=error, until_mended="the next one has what is new by then")
+            mended = "the next one has what is new by then"
+            log.warning("report_not_taken", error=error, until_mended=mended, request_id=request_id)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from athena import __version__, problems
 from athena.errors import AthenaError
+from athena.observability.identity import RequestIdentity
 from athena.orchestrator import intents
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations
 from athena.orchestrator.query import Answer, Orchestrator, Query
@@ -61,6 +62,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(RequestIdentity)
 
     @app.get("/health", tags=["health"])
     async def health(request: Request) -> Health:

@@ -5,6 +5,7 @@ import time
 from pydantic import BaseModel
 
 from athena.errors import UnavailableError
+from athena.observability import identity
 from athena.router.call import Call
 from athena.router.dispatch import Dispatcher
 from athena.router.errors import BackendError
@@ -44,9 +45,11 @@ async def ask(
     Raises EngineFailedError where no engine answers, RequestRejectedError where the question itself is at fault.
     """
     request = Request(operation=Operation.CHAT, model=model, messages=messages, sampling=sampling)
+    call = Call.of(request)
+    call.request_id = identity.current()
     began = time.monotonic()
     try:
-        reply = await dispatcher.open(Call.of(request))
+        reply = await dispatcher.open(call)
         try:
             events = [event async for event in reply.events()]
         finally:

@@ -166,7 +166,7 @@ class Proxy:
         except AthenaError as error:
             answer = error_answer(dialect_of(path), error)
         except Exception:
-            log.exception("unexpected_error", method=method, path=path)
+            log.exception("unexpected_error", method=method, path=path, request_id=exchange.identity.decode())
             failure = InternalError("The proxy failed on this request; its log has the cause.")
             answer = error_answer(dialect_of(path), failure)
         show(exchange, answer)

@@ -8,7 +8,7 @@ import structlog
 from athena.errors import AthenaError
 from athena.observability.metrics import CALLER_LEFT, NO_PROVIDER, OTHER_MODEL, SHUTDOWN, ProxyMetrics
 from athena.proxy.callers import Callers, priority_of
-from athena.proxy.http import JSON, InternalError, error_answer, request_id
+from athena.proxy.http import JSON, InternalError, error_answer
 from athena.proxy.server.errors import ShuttingDownError
 from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
@@ -32,7 +32,7 @@ class _Forwarding:
         self.dialect = dialect
         self.operation = operation
         self.exchange = exchange
-        self.identity = request_id(exchange)
+        self.identity = exchange.identity
         self.call: Call | None = None
         self.target: Target | None = None
         self.first_token: float | None = None
@@ -113,7 +113,12 @@ class Forwarder:
             forwarding.error_type = self._why_cancelled(exchange)
             raise
         except Exception:
-            log.exception("unexpected_error", method=exchange.method, path=exchange.path)
+            log.exception(
+                "unexpected_error",
+                method=exchange.method,
+                path=exchange.path,
+                request_id=forwarding.identity.decode(),
+            )
             forwarding.fail(InternalError("The proxy failed on this request; its log has the cause."))
         finally:
             self._metrics.active.dec()

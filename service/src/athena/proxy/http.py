@@ -1,9 +1,7 @@
 """Answers of the proxy: pages and errors in a dialect, and the names by which a request and its caller go."""
 
-import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from random import getrandbits
 
 import msgspec
 
@@ -14,7 +12,6 @@ from athena.router.types import Dialect
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
-_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,13 +74,5 @@ def method_not_allowed(path: str, method: str, allowed: Iterable[str]) -> Answer
 
 def show(exchange: Exchange, answer: Answer) -> None:
     """Send a whole answer, with the request's id."""
-    identity = b"%bx-request-id: %b\r\n" % (answer.fields, request_id(exchange))
+    identity = b"%bx-request-id: %b\r\n" % (answer.fields, exchange.identity)
     exchange.respond(answer.status, identity, answer.body)
-
-
-def request_id(exchange: Exchange) -> bytes:
-    """Return the caller's x-request-id if it is sane, otherwise a new one."""
-    given = exchange.header(b"x-request-id")
-    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
-        return given
-    return b"%016x" % getrandbits(64)  # to find a request by in the logs; nothing that must not be guessed

@@ -13,7 +13,8 @@ class Call:
     dialect and no body, only its neutral request.
 
     `caller` is the name of the caller's API key, or its address, empty where it is not known; `priority` is 0 (high),
-    1 (normal) or 2 (low); `request_id` is what its log lines are found by, empty for a call of the library.
+    1 (normal) or 2 (low); `request_id` is what its log lines are found by, and
+    what the engine is told; empty for a call of the library outside of a request.
     """
 
     caller: str = ""

@@ -9,6 +9,7 @@ from time import time
 
 import structlog
 
+from athena.observability import identity
 from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
@@ -210,6 +211,7 @@ class Dispatcher:
             upstream = self._upstream.start(
                 target.endpoint_url + rendered.path,
                 rendered.body,
+                fields=identity.field(call.request_id),
                 within=door.first_token_seconds if call.stream else door.whole_seconds,
             )
         except BaseException:

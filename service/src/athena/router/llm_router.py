@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from athena.observability import logs
+from athena.observability import identity, logs
 from athena.router.call import Call
 from athena.router.dispatch import OpenReply
 from athena.router.errors import RequestRejectedError
@@ -161,7 +161,9 @@ class LLMRouter:
             here.services = None
 
     async def _open(self, request: Request) -> OpenReply:
-        return await (await self.services()).dispatcher.open(Call.of(request))
+        call = Call.of(request)
+        call.request_id = identity.current()
+        return await (await self.services()).dispatcher.open(call)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         reply = await self._open(request)

@@ -246,6 +246,7 @@ class OpenReply:
             backend_type=target.engine,
             endpoint=target.endpoint_url,
             error=error.detail,
+            request_id=self._call.request_id,
         )
         detail = f"The reply of {target.engine} at {target.endpoint_url} broke off: {error.detail}"
         return StreamBrokenError(error.kind, detail, upstream_status=error.upstream_status)

@@ -63,6 +63,10 @@ def _take_apart(url: str) -> tuple[_Address, bytes]:
     return _Address(host, port or (443 if tls else 80), tls), head
 
 
+def _fields(headers: Mapping[str, str] | None) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode("latin-1")
+
+
 def _plain(error: OSError) -> str:
     """Return what went wrong in words: the system's, without numbers and addresses where it has its own."""
     if isinstance(error, ConnectionRefusedError):
@@ -182,21 +186,23 @@ class UpstreamClient:
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, within: float = 5.0) -> Reply:
         """Return the whole answer to a GET, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(self._start(_GET, url, b"", headers, within))
+        return await self._whole(self._start(_GET, url, b"", _fields(headers), within))
 
     async def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float = 5.0
     ) -> Reply:
         """Return the whole answer to a POST of JSON, whatever its status; the whole of it has `within` seconds."""
-        return await self._whole(self._start(_POST, url, body, headers, within))
+        return await self._whole(self._start(_POST, url, body, _fields(headers), within))
 
-    def start(self, url: str, body: bytes, *, headers: Mapping[str, str] | None = None, within: float) -> UpstreamReply:
+    def start(self, url: str, body: bytes, *, fields: bytes = b"", within: float) -> UpstreamReply:
         """POST JSON and return its answer before any of it is there: sent at once where a connection is kept.
+
+        `fields` are further header lines, each with its CRLF.
 
         `within` seconds from now the answer breaks off with BackendError(TIMEOUT), unless `set_idle_limit` of the
         reply is called before. Whatever goes wrong is raised by the reply's methods, a bad URL at once.
         """
-        return self._start(_POST, url, body, headers, within)
+        return self._start(_POST, url, body, fields, within)
 
     async def aclose(self) -> None:
         """Close every connection, those in use included."""
@@ -220,19 +226,14 @@ class UpstreamClient:
             reply.close()
         return Reply(status=reply.status, headers=reply.headers, body=body)
 
-    def _start(
-        self, method: bytes, url: str, body: bytes, headers: Mapping[str, str] | None, within: float
-    ) -> UpstreamReply:
+    def _start(self, method: bytes, url: str, body: bytes, fields: bytes, within: float) -> UpstreamReply:
         if self.closed:
             raise BackendError(FailureKind.REFUSED, "the client is closed")
         place = self._places.get(url) or self._find(url)
-        more = b""
-        if headers:
-            more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
         if method is _POST:
-            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (place.post, more, len(body), body)
+            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (place.post, fields, len(body), body)
         else:
-            request = b"%b%b\r\n" % (place.get, more)
+            request = b"%b%b\r\n" % (place.get, fields)
         reply = UpstreamReply(self.loop, place.origin, request)
         reply.set_deadline(within)
         self.limited.add(reply)

@@ -175,7 +175,12 @@ class Connection(Reader):
         try:
             await work
         except Exception:
-            log.exception("unexpected_error", method=exchange.method, path=exchange.path)
+            log.exception(
+                "unexpected_error",
+                method=exchange.method,
+                path=exchange.path,
+                request_id=exchange.identity.decode(),
+            )
         finally:
             server.working -= 1
             if not server.working:

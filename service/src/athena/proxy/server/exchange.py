@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from athena.errors import AthenaError
+from athena.observability.identity import identify
 
 if TYPE_CHECKING:
     from athena.proxy.server.connection import Connection
@@ -33,6 +34,7 @@ class Exchange:
         "_connection",
         "_ending",
         "_head",
+        "_identity",
         "answered",
         "body",
         "gone",
@@ -76,11 +78,20 @@ class Exchange:
         self._ending = ending
         self._chunked = chunked
         self._head = b""
+        self._identity = b""
 
     @property
     def peer(self) -> str:
         """The caller's address."""
         return self._connection.peer
+
+    @property
+    def identity(self) -> bytes:
+        """The caller's x-request-id if it is sane, otherwise one made for this request."""
+        identity = self._identity
+        if not identity:
+            identity = self._identity = identify(self.headers.get(b"x-request-id"))
+        return identity
 
     @property
     def keeps_open(self) -> bool:
