@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from types import ModuleType
+from typing import Any
 
 import pytest
 from loading import load
@@ -38,8 +39,10 @@ def kubeconfig(folder: Path, server: str) -> str:
 
 
 @contextmanager
-def api_server(status: int, nodes: int = 0, *, hangs: bool = False) -> Iterator[str]:
-    """An API server that lists its nodes, refuses to, or takes requests and never answers."""
+def api_server(
+    status: int, nodes: int = 0, *, hangs: bool = False, rules: dict[str, Any] | None = None
+) -> Iterator[str]:
+    """An API server that lists its nodes and tells what a caller may, refuses to, or never answers."""
     ended = Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +51,15 @@ def api_server(status: int, nodes: int = 0, *, hangs: bool = False) -> Iterator[
                 ended.wait(30)
                 return
             items = [{"metadata": {"name": f"node-{number}"}} for number in range(nodes)]
-            body = json.dumps({"kind": "NodeList", "apiVersion": "v1", "items": items}).encode()
+            self.answer(status, {"kind": "NodeList", "apiVersion": "v1", "items": items})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert self.path == "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+            self.answer(201 if rules else 403, {**asked, "status": (rules or {}).get(asked["spec"]["namespace"])})
+
+        def answer(self, status: int, content: dict[str, Any]) -> None:
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -95,3 +106,33 @@ def test_a_file_that_says_nothing_of_a_cluster_is_told(reach: ModuleType, tmp_pa
     assert reach.silence(str(file), 5) != ""
     file.write_text(text)
     assert reach.silence(str(file), 5) != ""
+
+
+READS = {"apiGroups": ["", "apps"], "resources": ["pods", "deployments"], "verbs": ["get", "list"]}
+WRITES_ONE = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"], "resourceNames": ["another"]}
+ALL = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+NEEDS = [
+    {"group": "", "resources": ["pods"], "verbs": ["get", "list"]},
+    {"group": "apps", "resources": ["deployments"], "verbs": ["get", "create", "patch"]},
+]
+
+
+def reviewed(*rules: dict[str, Any], incomplete: bool = False) -> dict[str, Any]:
+    return {"resourceRules": list(rules), "nonResourceRules": [], "incomplete": incomplete}
+
+
+def test_what_is_forbidden_is_told_by_namespace_and_what_a_rule_allows_of_one_object_does_not_count(
+    reach: ModuleType, tmp_path: Path
+) -> None:
+    rules = {
+        "ours": reviewed(ALL),
+        "theirs": reviewed(READS, WRITES_ONE),
+        "nobody-knows": reviewed(incomplete=True),
+        "closed": reviewed(),
+    }
+    with api_server(200, nodes=1, rules=rules) as server:
+        told = reach.forbidden(kubeconfig(tmp_path, server), 5, rules, NEEDS)
+    assert told == [
+        "theirs: create, patch deployments",
+        "closed: get, list pods; get, create, patch deployments",
+    ]

@@ -139,6 +139,9 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
         ("deploy", "deploy", True),
         ("deploy", "update", True),
         ("deploy", "destroy", True),
+        ("destroy", "destroy", True),
+        ("destroy", "deploy", True),
+        ("destroy", "rollback", False),
         ("deploy", "rollback", False),
         ("deploy", "scale", False),
         ("rollback", "rollback", True),
@@ -168,3 +171,15 @@ def test_what_is_no_release_leaves_the_ledger_as_it_is(do: Operation, tmp_path: 
     assert not (tmp_path / "state" / "lock").exists()
     assert not (tmp_path / "state" / "ledger").exists()
     assert do("leave", verdict=3) == {}
+
+
+def test_destroy_removes_everything_with_its_lock_and_leaves_nothing_to_go_on_with(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "destroy")
+    assert do("refuse", action="deploy")["failed"]
+    assert do("remove", verdict=0) == {"changed": True, "verdict": 0}
+    assert not (tmp_path / "state").exists()
+    assert do("remove", verdict=0) == {"changed": False, "verdict": 0}

@@ -1,22 +1,34 @@
-"""Say whether a cluster answers us, and if it does not, why.
+"""Say whether a cluster answers us, and if it does not, why; and what it would not let us do.
 
-Arguments: `kubeconfig`, `patience` (how long an answer may take, in seconds).
-Answers with `silence`: empty where the cluster answers and has nodes, otherwise the reason.
+Arguments: `kubeconfig`, `patience` (how long an answer may take, in seconds), `namespaces` and `needs` (what we must be
+allowed in each of them: rows of `group`, `resources`, `verbs`; none by default).
+Answers with `silence`: empty where the cluster answers and has nodes, otherwise the reason; and with `lacks`: for each
+namespace where something is forbidden, what.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.plugins.action import ActionBase
-from kubernetes.client import ApiClient, Configuration, CoreV1Api
+from kubernetes.client import (
+    ApiClient,
+    AuthorizationV1Api,
+    Configuration,
+    CoreV1Api,
+    V1SelfSubjectRulesReview,
+    V1SelfSubjectRulesReviewSpec,
+)
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_kube_config
 from urllib3.exceptions import HTTPError
 
+_AWAY = (ConfigException, HTTPError, OSError, ValueError, TypeError, yaml.YAMLError)
+
 
 class ActionModule(ActionBase):
-    """`kubernetes_reach: {kubeconfig: …, patience: …}`."""
+    """`kubernetes_reach: {kubeconfig: …, patience: …, namespaces: …, needs: …}`."""
 
     TRANSFERS_FILES = False
 
@@ -24,18 +36,75 @@ class ActionModule(ActionBase):
         """Ask once; see the module's description."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
-        return {**result, "changed": False, "silence": silence(args["kubeconfig"], float(args["patience"]))}
+        kubeconfig, patience = args["kubeconfig"], float(args["patience"])
+        reason, lacks = silence(kubeconfig, patience), []
+        if not reason and args.get("needs"):
+            try:
+                lacks = forbidden(kubeconfig, patience, args["namespaces"], args["needs"])
+            except ApiException as error:
+                reason = f"it does not say what we may do: {error.status} {error.reason}"
+            except _AWAY as error:
+                reason = _words(error)
+        return {**result, "changed": False, "silence": reason, "lacks": lacks}
 
 
 def silence(kubeconfig: str, patience: float) -> str:
     """Return why the cluster does not answer, or does not let us in; nothing where it answers and has nodes."""
-    configuration = Configuration()
     try:
-        load_kube_config(config_file=str(Path(kubeconfig).expanduser()), client_configuration=configuration)
-        configuration.retries = False  # the client would ask three times, each with all its patience
-        nodes = CoreV1Api(ApiClient(configuration)).list_node(limit=1, _request_timeout=patience)
+        nodes = CoreV1Api(_client(kubeconfig)).list_node(limit=1, _request_timeout=patience)
     except ApiException as error:
         return f"it says {error.status} {error.reason}"
-    except (ConfigException, HTTPError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+    except _AWAY as error:
+        return _words(error)
     return "" if nodes.items else "it has no nodes"
+
+
+def forbidden(
+    kubeconfig: str, patience: float, namespaces: Iterable[str], needs: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """Return for each namespace where something that is needed is forbidden what that is.
+
+    A namespace of which the cluster cannot tell all rules (`incomplete`: a webhook decides) is taken as allowed.
+    Raises what the client of Kubernetes raises where the cluster does not answer.
+    """
+    api, told = AuthorizationV1Api(_client(kubeconfig)), []
+    needs = list(needs)
+    for namespace in namespaces:
+        review = V1SelfSubjectRulesReview(spec=V1SelfSubjectRulesReviewSpec(namespace=namespace))
+        status = api.create_self_subject_rules_review(review, _request_timeout=patience).status
+        rules = [rule.to_dict() for rule in status.resource_rules]
+        if not status.incomplete and (lacks := lacking(rules, needs)):
+            told.append(f"{namespace}: {'; '.join(lacks)}")
+    return told
+
+
+def lacking(rules: Iterable[Mapping[str, Any]], needs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what of the needs no rule allows, as "VERBS RESOURCE". A rule that names objects allows nothing else."""
+    general = [rule for rule in rules if not rule["resource_names"]]
+    lacks = []
+    for need in needs:
+        for resource in need["resources"]:
+            missing = [verb for verb in need["verbs"] if not _is_allowed(general, need["group"], resource, verb)]
+            if missing:
+                lacks.append(f"{', '.join(missing)} {resource}")
+    return lacks
+
+
+def _is_allowed(rules: Iterable[Mapping[str, Any]], group: str, resource: str, verb: str) -> bool:
+    return any(
+        {group, "*"} & set(rule["api_groups"] or ())
+        and {resource, "*"} & set(rule["resources"] or ())
+        and {verb, "*"} & set(rule["verbs"])
+        for rule in rules
+    )
+
+
+def _client(kubeconfig: str) -> ApiClient:
+    configuration = Configuration()
+    load_kube_config(config_file=str(Path(kubeconfig).expanduser()), client_configuration=configuration)
+    configuration.retries = False  # the client would ask three times, each with all its patience
+    return ApiClient(configuration)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -5,9 +5,9 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `unlock`. Each answers with
-`releases` (oldest first) and `active`, the release that is in force, with what failed ones since then left other than
-it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `remove`, `unlock`. Each
+answers with `releases` (oldest first) and `active`, the release that is in force, with what failed ones since then left
+other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is
@@ -178,6 +178,13 @@ class ActionModule(ActionBase):
         shutil.rmtree(self._lock)
         return {"verdict": args["verdict"]}
 
+    def _op_remove(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Remove the whole folder, ledger and lock included: nobody else has begun anything until it is gone."""
+        is_there = self._state.exists()
+        if is_there and not self._play_context.check_mode:
+            shutil.rmtree(self._state)
+        return {"changed": is_there, "verdict": args["verdict"]}
+
     def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
         """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host.
 
@@ -271,7 +278,7 @@ def _describe_end(journal: dict[str, Any]) -> str:
     """Return where a run stopped that is over without having ended, and which command mends that."""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
     again = f"{journal['action']} {journal.get('operand', '')}".strip()
-    command = again if journal["action"] in ("rollback", "fleet") else "deploy"
+    command = again if journal["action"] in ("rollback", "fleet", "destroy") else "deploy"
     stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
     mends = f"`./deploy.sh ENVIRONMENT {command}` mends that; `unlock` only removes the lock."
     return f"{stopped.format(**journal, step=step)} {mends}"
