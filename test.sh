@@ -148,7 +148,7 @@ stage_lint() {
   check "yamllint" yamllint --strict --config-file .yamllint.yml .
   for environment in dev staging production; do
     check "playbooks' syntax, $environment" \
-      ansible-playbook --syntax-check --inventory "inventory/$environment" site.yml rollback.yml playbooks/*.yml
+      ansible-playbook --syntax-check --inventory "inventory/$environment" site.yml rollback.yml monitoring.yml playbooks/*.yml
   done
   while IFS= read -r file; do
     if [[ $file == *.sh ]] || { [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*(/| )(ba)?sh$'; }; then
