@@ -140,7 +140,7 @@ count() { # WORD   Its number in the last line of pytest.
 
 stage_lint() {
   local file environment shell_files=()
-  check "programs" need shellcheck:shellcheck git:git
+  check "programs" need shellcheck:shellcheck git:git promtool:prometheus
   begin "mypy" mypy
   begin "ansible-lint" ansible-lint --nocolor
   check "ruff" ruff check .
