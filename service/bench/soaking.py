@@ -141,7 +141,7 @@ class Soak:
         self._steady.kill()
         self._registry.stop()
         after = await _settled(proxy, before)
-        requests = proxy.metrics("gen_ai_server_requests_total", "error_type")
+        requests = proxy.metrics("gen_ai_server_request_duration_seconds_count", "error_type")
         self._registry.start()
         status = await asyncio.to_thread(proxy.server.stop)
         books = Books(

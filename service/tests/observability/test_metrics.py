@@ -5,19 +5,22 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from athena.errors import AthenaError
-from athena.observability.metrics import ProxyMetrics
+from athena.observability.error_types import GROUPS
+from athena.observability.exposition import text_of
+from athena.observability.gen_ai_metrics import NO_PROVIDER, OTHER_MODEL, GenAiMetrics
+from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.router_metrics import BackendReading
 from athena.router.errors import NoBackendError, StreamBrokenError
-from athena.router.types import Usage
+from athena.router.types import Operation, Usage
 
-LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
+LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name", "backend_id")
 DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKENS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 PER_TOKENS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
 
@@ -26,16 +29,10 @@ class Library:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "gen_ai_server_requests",
-            "Requests for a reply; error_type is empty where the caller got the whole of it.",
-            (*LABELS, "error_type"),
-            registry=self.registry,
-        )
         self.duration = Histogram(
             "gen_ai_server_request_duration_seconds",
-            "Time from a request's arrival to the end of its reply.",
-            (*LABELS, "error_type"),
+            "Time from a request's arrival to the end of its reply; error_type is empty where that came whole.",
+            (*LABELS, "error_type", "error_group"),
             buckets=DURATIONS,
             registry=self.registry,
         )
@@ -53,28 +50,25 @@ class Library:
             buckets=PER_TOKENS,
             registry=self.registry,
         )
-        self.tokens = Counter(
+        self.tokens = Histogram(
             "gen_ai_client_token_usage",
-            "Tokens read (input) and written (output), as the engines counted them.",
+            "Tokens that a reply read (input) and wrote (output), as its engine counted them.",
             (*LABELS, "gen_ai_token_type"),
+            buckets=TOKENS,
             registry=self.registry,
-        )
-        self.active = Gauge(
-            "http_server_active_requests", "Requests for a reply that are being served.", registry=self.registry
         )
 
     def record(
-        self, labels: tuple[str, str, str], error: str, seconds: float, first: float | None, usage: Usage | None
+        self, labels: tuple[str, str, str, str], error: str, seconds: float, first: float | None, usage: Usage | None
     ) -> None:
-        self.requests.labels(*labels, error).inc()
-        self.duration.labels(*labels, error).observe(seconds)
+        self.duration.labels(*labels, error, GROUPS[error] if error else "").observe(seconds)
         first_token, per_token = self.first_token.labels(*labels), self.per_token.labels(*labels)
         read, written = self.tokens.labels(*labels, "input"), self.tokens.labels(*labels, "output")
         if first is not None:
             first_token.observe(first)
         if usage is not None:
-            read.inc(usage.prompt_tokens)
-            written.inc(usage.completion_tokens)
+            read.observe(usage.prompt_tokens)
+            written.observe(usage.completion_tokens)
             if first is not None and usage.completion_tokens > 1:
                 per_token.observe((seconds - first) / (usage.completion_tokens - 1))
 
@@ -84,12 +78,13 @@ def without_times(text: str) -> str:
     return re.sub(r"(?m)^(\w+_created(?:\{.*\})?) .*$", r"\1", text)
 
 
-def records(count: int) -> Iterator[tuple[tuple[str, str, str], str, float, float | None, Usage | None]]:
+def records(count: int) -> Iterator[tuple[tuple[str, str, str, str], str, float, float | None, Usage | None]]:
     """Yield requests of every sort, on the bounds of buckets as well as between them."""
     chance = Random(7)  # noqa: S311 - any numbers do, and the same ones each time
     for _ in range(count):
         model = chance.choice(("llama", 'a "quoted" one', "back\\slash", "two\nlines", "größe 🙂"))
-        labels = (chance.choice(("chat", "generate")), model, chance.choice(("ollama", "mlx")))
+        operation = chance.choice(("chat", "text_completion"))
+        labels = (operation, model, chance.choice(("ollama", "mlx")), chance.choice(("1", "22", "default")))
         error = chance.choice(("", "", "cancelled", StreamBrokenError.code, NoBackendError.code))
         seconds = chance.choice((*DURATIONS, 0.0, 1000.0, chance.expovariate(1)))
         first = chance.choice((None, *FIRST_TOKENS, chance.random()))
@@ -99,17 +94,18 @@ def records(count: int) -> Iterator[tuple[tuple[str, str, str], str, float, floa
 
 
 def test_prometheus_reads_what_its_own_library_would_have_told_of_the_same_requests() -> None:
-    metrics, library = ProxyMetrics(), Library()
+    metrics, library = GenAiMetrics(), Library()
+    operations = {"chat": Operation.CHAT, "text_completion": Operation.GENERATE}
     for labels, error, seconds, first, usage in records(3000):
         library.record(labels, error, seconds, first, usage)
-        metrics.record(*labels, error, seconds=seconds, first_token=first, usage=usage)
-    for _ in range(3):
-        metrics.active.inc()
-        library.active.inc()
-    metrics.active.dec()
-    library.active.dec()
+        operation, model, provider, backend = labels
+        number = None if backend == "default" else int(backend)
+        metrics.record(
+            operations[operation], model, provider, number, error, seconds=seconds, first_token=first, usage=usage
+        )
     expected = without_times(generate_latest(library.registry).decode())
-    assert without_times(metrics.exposition().decode()).startswith(expected)
+    told = "".join(text_of(family, family.series()) for family in metrics.families)
+    assert without_times(told) == expected
 
 
 def samples(metrics: ProxyMetrics) -> dict[str, dict[tuple[str, ...], float]]:
@@ -124,25 +120,35 @@ def samples(metrics: ProxyMetrics) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def record(metrics: ProxyMetrics, error_type: str) -> None:
-    metrics.record("chat", "m", "ollama", error_type, seconds=1.0, first_token=None, usage=None)
+    metrics.replies.record(Operation.CHAT, "m", "ollama", 1, error_type, seconds=1.0, first_token=None, usage=None)
 
 
-def test_errors_are_named_by_the_classes_that_there_are_and_by_nothing_else() -> None:
-    class NewError(AthenaError):
-        code = "new_in_this_release"
-
+def test_errors_are_named_by_the_table_and_by_nothing_else() -> None:
     metrics = ProxyMetrics()
-    for error_type in ("", "cancelled", "shutdown", NewError.code, "connection to 10.0.0.7 refused", "at 12:00"):
+    for error_type in ("", "cancelled", "shutdown", "overloaded", "connection to 10.0.0.7 refused", "at 12:00"):
         record(metrics, error_type)
         record(metrics, error_type)
-    requests = samples(metrics)["gen_ai_server_requests_total"]
-    assert {error_type: value for (error_type, *_), value in requests.items()} == {
-        "": 2,
-        "cancelled": 2,
-        "shutdown": 2,
-        NewError.code: 2,
-        "other": 4,
+    requests = samples(metrics)["gen_ai_server_request_duration_seconds_count"]
+    assert {(error_type, group): value for (_, group, error_type, *_), value in requests.items()} == {
+        ("", ""): 2,
+        ("cancelled", "caller"): 2,
+        ("shutdown", "backend"): 2,
+        ("overloaded", "backend"): 2,
+        ("other", "backend"): 4,
     }
+
+
+def test_a_model_that_no_engine_has_is_the_callers_mistake_only_where_the_registry_does_not_have_it_either() -> None:
+    metrics = GenAiMetrics()
+    for model in ("registered", OTHER_MODEL):
+        for _ in range(2):
+            metrics.record(
+                Operation.CHAT, model, NO_PROVIDER, None, "model_not_found", seconds=1, first_token=None, usage=None
+            )
+    assert [(one.labels[1], *one.labels[3:], sum(one.counts)) for one in metrics.duration.series()] == [
+        ("registered", "", "registered_model_missing", "backend", 2),
+        (OTHER_MODEL, "", "model_not_found", "caller", 2),
+    ]
 
 
 def test_each_backend_shows_its_state_its_limit_and_its_queue() -> None:

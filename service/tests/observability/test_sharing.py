@@ -12,17 +12,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from athena.observability.metrics import ProxyMetrics
+from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.router_metrics import BackendReading
 from athena.observability.sharing import SharedMetrics
-from athena.router.types import Usage
+from athena.router.types import Operation, Usage
 
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from athena.observability.metrics import ProxyMetrics
+from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.sharing import SharedMetrics
-from athena.router.types import Usage
+from athena.router.types import Operation, Usage
 
 async def main():
     index, count = int(sys.argv[2]), int(sys.argv[3])
@@ -34,7 +34,7 @@ async def main():
             if command[0] == "serve":
                 usage = Usage(completion_tokens=3)
                 for _ in range(int(command[1])):
-                    metrics.record("chat", "m", "mlx", "", seconds=0.5, first_token=0.1, usage=usage)
+                    metrics.replies.record(Operation.CHAT, "m", "mlx", 1, "", seconds=0.5, first_token=0.1, usage=usage)
                 print(flush=True)
             elif command[0] == "accept":
                 metrics.active.inc(int(command[1]))
@@ -108,11 +108,8 @@ class Worker:
             self._orders.close()
 
 
-REQUESTS = (
-    "gen_ai_server_requests_total"
-    " error_type= gen_ai_operation_name=chat gen_ai_provider_name=mlx gen_ai_request_model=m"
-)
-DURATIONS = REQUESTS.replace("gen_ai_server_requests_total", "gen_ai_server_request_duration_seconds_count")
+REPLIES = "backend_id=1 {}gen_ai_operation_name=chat gen_ai_provider_name=mlx gen_ai_request_model=m"
+REQUESTS = "gen_ai_server_request_duration_seconds_count " + REPLIES.format("error_group= error_type= ")
 ACTIVE = "http_server_active_requests"
 
 
@@ -136,9 +133,8 @@ def test_whichever_worker_is_asked_tells_of_all(workers: list[Worker]) -> None:
     for worker in workers:
         found = read_until(worker, REQUESTS, 6)
         read_until(worker, ACTIVE, 60)
-        assert found[DURATIONS] == 6
-        assert found[DURATIONS.replace("_count", "_sum")] == 3.0
-        tokens = REQUESTS.replace("error_type= ", "").replace("server_requests", "client_token_usage")
+        assert found[REQUESTS.replace("_count", "_sum")] == 3.0
+        tokens = "gen_ai_client_token_usage_sum " + REPLIES.format("")
         assert found[f"{tokens} gen_ai_token_type=output"] == 18
         if sys.platform == "linux":
             assert {name for name in found if name.startswith("process_open_fds")} == {
@@ -178,7 +174,7 @@ def test_a_worker_that_ends_leaves_all_that_it_counted(workers: list[Worker]) ->
 def test_a_single_worker_writes_nothing(tmp_path: Path) -> None:
     async def serve() -> Values:
         async with ProxyMetrics(SharedMetrics(tmp_path, 0, 1, every=0.001)) as metrics:
-            metrics.record("chat", "m", "mlx", "", seconds=0.5, first_token=None, usage=None)
+            metrics.replies.record(Operation.CHAT, "m", "mlx", 1, "", seconds=0.5, first_token=None, usage=None)
             await asyncio.sleep(0.01)
             return values(metrics.exposition())
 
@@ -191,7 +187,7 @@ def test_what_cannot_be_read_or_written_is_told_and_harms_nobody(tmp_path: Path)
     (tmp_path / "metrics-0.new").mkdir()  # where the file would be written
     with capture_logs() as told:
         metrics = ProxyMetrics(SharedMetrics(tmp_path, 0, 2))
-        metrics.record("chat", "m", "mlx", "", seconds=0.5, first_token=None, usage=Usage())
+        metrics.replies.record(Operation.CHAT, "m", "mlx", 1, "", seconds=0.5, first_token=None, usage=Usage())
         assert values(metrics.exposition())[REQUESTS] == 1
         metrics.publish()
         metrics.publish()
@@ -217,8 +213,8 @@ def test_what_all_workers_share_is_not_added_up(tmp_path: Path) -> None:
     there = BackendReading("2", "m", "ollama", "closed", in_use=1, limit=1, queued=0, trips=0)
     mine.router.watch_backends(lambda: [here])
     theirs.router.watch_backends(lambda: [here, there])
-    theirs.gauge("athena_configuration_version", "Version.", lambda: 6)
-    mine.gauge("athena_configuration_version", "Version.", lambda: 7)
+    theirs.router.watch_configuration(lambda: (6, True))
+    mine.router.watch_configuration(lambda: (7, True))
     theirs.publish()
     found = values(mine.exposition())
     assert found["athena_backend_in_use backend_id=1 model=m provider=mlx"] == 2

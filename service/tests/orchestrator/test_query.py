@@ -277,3 +277,28 @@ def test_the_description_of_the_api_names_its_errors(orchestrator: Start) -> Non
     operation = orchestrator().get("/openapi.json").json()["paths"]["/query"]["post"]
     assert {"200", "422", "503"} <= set(operation["responses"])
     assert json.dumps(operation)
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_metrics_tell_of_every_question_to_a_model(orchestrator: Start, engine: Engine) -> None:
+    engine.replies["small"] = "talk"
+    client = orchestrator()
+    ask(client)
+    engine.replies["large"] = None
+    assert client.post("/query", json={"query": "Is it warm?"}).status_code == 503
+    text = client.get("/metrics").text
+
+    def asked(number: str, error: str, provider: str, model: str) -> str:
+        labels = f'gen_ai_operation_name="chat",gen_ai_provider_name="{provider}",gen_ai_request_model="{model}"'
+        return f'gen_ai_server_request_duration_seconds_count{{backend_id="{number}",{error},{labels}}}'
+
+    assert asked("1", 'error_group="",error_type=""', "ollama", "small") + " 2.0" in text
+    assert asked("2", 'error_group="",error_type=""', "ollama", "large") + " 1.0" in text
+    assert asked("", 'error_group="backend",error_type="no_backend_available"', "none", "large") + " 1.0" in text
+    assert 'athena_query_step_seconds_count{step="classify"} 2.0' in text
+    assert 'athena_query_step_seconds_count{step="answer"} 2.0' in text
+    for status in (200, 503):
+        route = f'http_request_method="POST",http_response_status_code="{status}",http_route="/query"'
+        assert f"http_server_request_duration_seconds_count{{{route}}} 1.0" in text
+    assert 'athena_build_info{service="orchestrator",version="' in text
+    assert "athena_configuration_reachable 1.0" in text

@@ -214,7 +214,10 @@ def test_what_the_server_refuses_is_counted() -> None:
         metrics = httpx.get(f"{url}/metrics").text
     assert 'athena_refused_total{reason="bad_request"} 1.0' in metrics
     assert 'athena_refused_total{reason="payload_too_large"} 1.0' in metrics
-    assert 'gen_ai_server_requests_total{error_type="payload_too_large",' in metrics
+    assert (
+        'gen_ai_server_request_duration_seconds_count{backend_id="",error_group="policy",error_type="payload_too_large",'
+        in metrics
+    )
     assert "athena_connections 1.0" in metrics
 
 

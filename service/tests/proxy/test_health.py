@@ -70,12 +70,13 @@ def test_metrics_name_known_models_only_and_errors_by_their_class(stand_in: Run,
     assert metrics.headers["content-type"].startswith("text/plain")
     text = metrics.text
     labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="known"'
-    assert f'gen_ai_server_requests_total{{error_type="",{labels}}} 2.0' in text
-    assert f"gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1.0" in text
-    usage = f'gen_ai_client_token_usage_total{{{labels},gen_ai_token_type="output"}} 10.0'
+    whole = f'backend_id="1",error_group="",error_type="",{labels}'
+    assert f"gen_ai_server_request_duration_seconds_count{{{whole}}} 2.0" in text
+    assert f'gen_ai_server_time_to_first_token_seconds_count{{backend_id="1",{labels}}} 1.0' in text
+    usage = f'gen_ai_client_token_usage_sum{{backend_id="1",{labels},gen_ai_token_type="output"}} 10.0'
     assert usage in text
     assert "made-up" not in text
-    assert 'error_type="request_rejected"' in text
+    assert 'backend_id="",error_group="caller",error_type="request_rejected"' in text
     assert "athena_configuration_version 1.0" in text
     assert "athena_configuration_reachable 1.0" in text
 

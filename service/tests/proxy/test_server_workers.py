@@ -54,7 +54,7 @@ def test_all_workers_answer_and_any_of_them_tells_the_metrics_of_all(tmp_path: P
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(lambda _: ask(server.url), range(40))) == {"Hello there, caller."}
         for _ in range(4):  # whichever of them is asked
-            until(lambda: len(_lines(server.url, "gen_ai_server_requests_total{", " 40.0")) == 1)
+            until(lambda: len(_lines(server.url, "gen_ai_server_request_duration_seconds_count{", " 40.0")) == 1)
         assert len(_lines(server.url, "process_cpu_seconds_total{", "")) == 2
 
 

@@ -42,7 +42,7 @@ class Stage:
 
     def cancelled(self) -> float:
         """Return how many requests the proxy has counted as left by their callers."""
-        return self.proxy.metric("gen_ai_server_requests_total", error_type="cancelled")
+        return self.proxy.metric("gen_ai_server_request_duration_seconds_count", error_type="cancelled")
 
 
 @pytest.fixture(scope="module")

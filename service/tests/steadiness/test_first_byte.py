@@ -125,7 +125,7 @@ async def test_what_hangs_before_its_first_token_is_answered_by_the_next_backend
 async def test_a_stream_that_breaks_after_its_first_token_ends_in_an_error_of_the_callers_dialect(
     stage: Stage, mode: str
 ) -> None:
-    broken = stage.proxy.metric("gen_ai_server_requests_total", error_type="stream_broken")
+    broken = stage.proxy.metric("gen_ai_server_request_duration_seconds_count", error_type="stream_broken")
     answers = await stage.play(mode, streams=(True,))
     for case, answer in answers.items():
         right = "".join(reply_to(prompt(case)))
@@ -135,5 +135,5 @@ async def test_a_stream_that_breaks_after_its_first_token_ends_in_an_error_of_th
         assert answer.error, case
         assert not answer.ended, case
         assert not answer.complete, case
-    told = stage.proxy.metric("gen_ai_server_requests_total", error_type="stream_broken") - broken
+    told = stage.proxy.metric("gen_ai_server_request_duration_seconds_count", error_type="stream_broken") - broken
     assert told == len(answers)

@@ -57,7 +57,7 @@ async def test_an_engine_without_a_first_token_in_time_is_left_for_the_next(stag
 async def test_a_stream_that_stalls_is_cut_told_and_counted(stage: Stage) -> None:
     stage.engine.become("hang_after_first_token")
     stalled = stage.proxy.metric("athena_stalled_streams_total")
-    broken = stage.proxy.metric("gen_ai_server_requests_total", error_type="stream_broken")
+    broken = stage.proxy.metric("gen_ai_server_request_duration_seconds_count", error_type="stream_broken")
     began = time.monotonic()
     answers = await asyncio.gather(
         *(ask(stage.proxy.url, path, f"cut-{kind}", f"stall {kind}", stream=True) for kind, path in WAYS)
@@ -68,7 +68,8 @@ async def test_a_stream_that_stalls_is_cut_told_and_counted(stage: Stage) -> Non
         assert answer.error
         assert not answer.ended
     await until(lambda: stage.engine.report().running == 0, 1.0)  # the engine felt it
-    assert stage.proxy.metric("gen_ai_server_requests_total", error_type="stream_broken") - broken == len(WAYS)
+    told = stage.proxy.metric("gen_ai_server_request_duration_seconds_count", error_type="stream_broken")
+    assert told - broken == len(WAYS)
     assert stage.proxy.metric("athena_stalled_streams_total") - stalled == len(WAYS)
     await until(lambda: len(stage.proxy.server.events("llm_stream_broken")) >= len(WAYS))
 

@@ -11,11 +11,13 @@ import structlog
 from fastapi import FastAPI
 
 from athena import problems
-from athena.admin import endpoints, health, hosts
+from athena.admin import endpoints, health, hosts, metrics
 from athena.admin.changes import Changes
+from athena.admin.metrics import AdminMetrics
 from athena.auth.bearer import Authenticator
 from athena.db import migrate
 from athena.db.session import Database
+from athena.observability.http_metrics import MeasuredRequests
 from athena.observability.identity import RequestIdentity
 from athena.settings import AdminSettings
 
@@ -52,6 +54,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     )
     app.state.database = database
     app.state.changes = changes
+    app.state.metrics = AdminMetrics(database)
     app.state.authenticator = Authenticator(
         database,
         static_token=settings.admin_api_token.get_secret_value() if settings.admin_api_token else None,
@@ -60,7 +63,9 @@ def create_app(settings: AdminSettings) -> FastAPI:
     app.state.schema_check = health.SchemaCheck(database, head=migrate.head(), known=migrate.revisions())
     problems.install(app)
     app.add_middleware(RequestIdentity)
+    app.add_middleware(MeasuredRequests, metrics=app.state.metrics.http)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(endpoints.router)
     app.include_router(hosts.router)
     return app

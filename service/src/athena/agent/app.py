@@ -17,7 +17,7 @@ from athena.agent.reporting import Reporter
 from athena.agent.status import Status, status
 from athena.agent.watcher import Watcher
 from athena.observability.identity import RequestIdentity
-from athena.observability.metrics import CONTENT_TYPE
+from athena.observability.service_metrics import CONTENT_TYPE
 from athena.settings import AgentSettings
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable
 from athena.agent.host.figures import HostFigures
 from athena.agent.judging import Outcome, Result, State
 from athena.agent.watcher import Watcher
-from athena.observability import logs
-from athena.observability.exposition import text_of, text_of_process
-from athena.observability.families import Family, Kind
+from athena.observability.families import Family, Kind, Read
+from athena.observability.service_metrics import ServiceMetrics
 
-_Read = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
 _HOST: tuple[tuple[str, str, Callable[[HostFigures], float | None]], ...] = (
     ("athena_host_memory_total_bytes", "Memory of the host.", lambda one: one.memory_total),
     ("athena_host_memory_available_bytes", "Memory that programs can have.", lambda one: one.memory_available),
@@ -36,10 +34,11 @@ _HOST: tuple[tuple[str, str, Callable[[HostFigures], float | None]], ...] = (
 )
 
 
-class AgentMetrics:
+class AgentMetrics(ServiceMetrics):
     """The metrics of one agent; those that are read are there once `watch` has named what they are read from."""
 
     def __init__(self) -> None:
+        super().__init__("agent")
         self._probes = Family(
             Kind.COUNTER, "athena_engine_probes", "Probes of an engine by what they have shown.", ("engine", "outcome")
         )
@@ -52,14 +51,7 @@ class AgentMetrics:
         self._reports = Family(
             Kind.COUNTER, "athena_agent_reports", "Reports to the Admin API by whether it took them.", ("result",)
         )
-        self._families = [self._probes, self._restarts, self._reports]
-        self._gauge(
-            "athena_log_lines_dropped",
-            "Log lines that were lost because nobody read the log.",
-            (),
-            _dropped,
-            Kind.COUNTER,
-        )
+        self.add(self._probes, self._restarts, self._reports)
 
     def noted(self, engine: str, result: Result) -> None:
         """Count a result of a probe."""
@@ -73,10 +65,6 @@ class AgentMetrics:
         """Count a report."""
         self._reports.at("taken" if well else "failed").inc()
 
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return "".join(text_of(family, family.series()) for family in self._families).encode() + text_of_process()
-
     def watch(self, watcher: Watcher) -> None:
         """Name what the gauges are read from."""
         engines = watcher.engines
@@ -87,7 +75,13 @@ class AgentMetrics:
                 self._restarts.at(engine.name, result)
         for result in ("taken", "failed"):
             self._reports.at(result)
-        self._gauge(
+        self.gauges(
+            "athena_engine_info",
+            "1; the labels say which engine this is, of which kind, and by which model it is probed.",
+            ("engine", "kind", "model"),
+            lambda: (((one.name, one.config.kind, one.config.model), 1.0) for one in engines),
+        )
+        self.gauges(
             "athena_engine_state",
             "1 for the state of the engine, 0 for the others.",
             ("engine", "kind", "state"),
@@ -95,46 +89,37 @@ class AgentMetrics:
                 ((one.name, one.config.kind, state), float(one.state is state)) for one in engines for state in State
             ),
         )
-        self._gauge(
+        self.gauges(
             "athena_engine_probe_seconds",
             "How long the last probe took, or has waited so far.",
             ("engine",),
             lambda: (((one.name,), last.seconds) for one in engines if (last := one.last) is not None),
         )
-        self._gauge(
+        self.gauges(
             "athena_engine_given_up",
             "1 where the engine hangs, and is not started anew any more: it needs a person.",
             ("engine",),
             lambda: (((one.name,), float(one.attempts.given_up_at is not None)) for one in engines),
         )
-        self._gauge(
+        self.gauges(
             "athena_engine_resident_memory_bytes",
             "Resident memory of the processes of the engine's job.",
             ("engine",),
             lambda: (((one.name,), float(one.process.resident)) for one in engines if one.process is not None),
         )
         for name, documentation, value in _HOST:
-            self._gauge(name, documentation, (), _of_host(watcher, value))
-        self._gauge(
+            self.gauges(name, documentation, (), _of_host(watcher, value))
+        self.gauges(
             "athena_host_temperature_celsius",
             "Temperature by sensor (Linux).",
             ("sensor",),
             lambda: (((sensor,), degrees) for sensor, degrees in watcher.figures.temperatures.items()),
         )
 
-    def _gauge(
-        self, name: str, documentation: str, labels: tuple[str, ...], read: _Read, kind: Kind = Kind.GAUGE
-    ) -> None:
-        self._families.append(Family(kind, name, documentation, labels, read=read))
 
-
-def _of_host(watcher: Watcher, value: Callable[[HostFigures], float | None]) -> _Read:
+def _of_host(watcher: Watcher, value: Callable[[HostFigures], float | None]) -> Read:
     def read() -> Iterable[tuple[tuple[str, ...], float]]:
         found = value(watcher.figures)
         return () if found is None else (((), float(found)),)
 
     return read
-
-
-def _dropped() -> Iterable[tuple[tuple[str, ...], float]]:
-    return (((), float(logs.dropped_lines())),)

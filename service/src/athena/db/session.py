@@ -16,6 +16,8 @@ from athena.errors import UnavailableError
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
 RETRY_SECONDS = 2
+POOL_KEPT = 5
+POOL_MOST = 15
 CONNECT_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,
@@ -54,8 +56,8 @@ class Database:
         self.engine = create_async_engine(
             sqlalchemy_url(url),
             pool_pre_ping=True,
-            pool_size=5,
-            max_overflow=10,
+            pool_size=POOL_KEPT,
+            max_overflow=POOL_MOST - POOL_KEPT,
             pool_timeout=5,
             connect_args={
                 **CONNECT_ARGUMENTS,

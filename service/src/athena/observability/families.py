@@ -9,6 +9,9 @@ from enum import StrEnum
 
 import msgspec
 
+Read = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
+"""Gives the values of a family when it is read: the label values of each series, and its value."""
+
 
 class Kind(StrEnum):
     """What the values of a family are."""
@@ -70,7 +73,7 @@ class Family:
         labels: Sequence[str] = (),
         *,
         bounds: Sequence[float] = (),
-        read: Callable[[], Iterable[tuple[tuple[str, ...], float]]] | None = None,
+        read: Read | None = None,
         merge: Merge = Merge.SUM,
     ) -> None:
         self.kind = kind

@@ -57,7 +57,8 @@ class RouterMetrics:
         self._stalls = self._stalled.at()
         self._reasons: dict[str, Series] = {}
         self._read_backends: Callable[[], Iterable[BackendReading]] = tuple
-        self.families = (self._wait, self._moved, self._stalled, *self._of_backends())
+        self._read_configuration: Callable[[], tuple[int, bool]] | None = None
+        self.families = (self._wait, self._moved, self._stalled, *self._of_backends(), *self._of_configuration())
 
     def waited(self, seconds: float) -> None:
         """Note how long a request waited in a queue; not for one that did not have to."""
@@ -81,6 +82,24 @@ class RouterMetrics:
     def watch_backends(self, read: Callable[[], Iterable[BackendReading]]) -> None:
         """Name what tells the state of every backend; it is called when the metrics are read."""
         self._read_backends = read
+
+    def watch_configuration(self, read: Callable[[], tuple[int, bool]]) -> None:
+        """Name what tells the registry's version, and whether it is reachable; called when the metrics are read."""
+        self._read_configuration = read
+
+    def _of_configuration(self) -> Iterator[Family]:
+        for position, name, documentation in (
+            (0, "athena_configuration_version", "Version of the registry that requests are routed by."),
+            (1, "athena_configuration_reachable", "Whether the last contact with the Admin API succeeded."),
+        ):
+            yield Family(Kind.GAUGE, name, documentation, read=self._known(position), merge=Merge.LEAST)
+
+    def _known(self, position: int) -> Callable[[], Iterator[tuple[tuple[str, ...], float]]]:
+        def read() -> Iterator[tuple[tuple[str, ...], float]]:
+            if self._read_configuration is not None:
+                yield (), float(self._read_configuration()[position])
+
+        return read
 
     def _of_backends(self) -> Iterator[Family]:
         yield Family(

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from athena import __version__, problems
 from athena.errors import AthenaError
+from athena.observability.http_metrics import MeasuredRequests
 from athena.observability.identity import RequestIdentity
+from athena.observability.service_metrics import CONTENT_TYPE
 from athena.orchestrator import intents
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations
+from athena.orchestrator.metrics import OrchestratorMetrics
 from athena.orchestrator.query import Answer, Orchestrator, Query
 from athena.router.services import RouterServices
 from athena.settings import OrchestratorSettings
@@ -37,6 +40,7 @@ class Health(BaseModel):
 def create_app(settings: OrchestratorSettings) -> FastAPI:
     """Return the application; raises IntentTableError where the table of intents does not hold."""
     table = intents.load(settings.orchestrator_intents_file)
+    metrics = OrchestratorMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,11 +50,11 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
             else MemoryConversations(table.conversations)
         )
         try:
-            async with RouterServices(settings) as services:
+            async with RouterServices(settings, metrics=metrics.router) as services:
                 await services.configuration.wait_for_first_contact(REGISTRY_SECONDS)
                 app.state.services = services
                 app.state.conversations = conversations
-                app.state.orchestrator = Orchestrator(table, services, conversations)
+                app.state.orchestrator = Orchestrator(table, services, conversations, metrics)
                 yield
         finally:
             await conversations.aclose()
@@ -63,6 +67,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(RequestIdentity)
+    app.add_middleware(MeasuredRequests, metrics=metrics.http)
 
     @app.get("/health", tags=["health"])
     async def health(request: Request) -> Health:
@@ -80,6 +85,11 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     async def livez() -> dict[str, str]:
         """Return that the process answers."""
         return {"status": "alive"}
+
+    @app.get("/metrics", tags=["health"], response_class=Response)
+    async def show_metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
     @app.post("/query", tags=["query"], responses=problems.responses(400, 422, 503))
     async def query(request: Request, body: Query) -> Answer:

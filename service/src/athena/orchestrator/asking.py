@@ -1,14 +1,18 @@
 """One question to one model, through the router, with what it cost."""
 
+import asyncio
 import time
 
 from pydantic import BaseModel
 
-from athena.errors import UnavailableError
+from athena.errors import AthenaError, UnavailableError
 from athena.observability import identity
+from athena.observability.error_types import CANCELLED, OTHER
+from athena.orchestrator.metrics import OrchestratorMetrics
 from athena.router.call import Call
-from athena.router.dispatch import Dispatcher
+from athena.router.dispatch import OpenReply
 from athena.router.errors import BackendError
+from athena.router.services import RouterServices
 from athena.router.types import Delta, Message, Operation, Request, Sampling, Usage
 
 RETRY_SECONDS = 5.0
@@ -38,7 +42,13 @@ class EngineFailedError(UnavailableError):
 
 
 async def ask(
-    dispatcher: Dispatcher, step: str, *, model: str, messages: list[Message], sampling: Sampling
+    services: RouterServices,
+    metrics: OrchestratorMetrics,
+    step: str,
+    *,
+    model: str,
+    messages: list[Message],
+    sampling: Sampling,
 ) -> tuple[str, Step]:
     """Return the model's whole answer, and the step for the report.
 
@@ -48,15 +58,35 @@ async def ask(
     call = Call.of(request)
     call.request_id = identity.current()
     began = time.monotonic()
+    reply: OpenReply | None = None
+    error_type = OTHER  # unless it becomes clear how it ended
     try:
-        reply = await dispatcher.open(call)
+        reply = await services.dispatcher.open(call)
         try:
             events = [event async for event in reply.events()]
         finally:
             await reply.aclose()
+        error_type = ""
     except (BackendError, UnavailableError) as error:
+        error_type = error.code
         failed = Step(name=step, model=model, duration_ms=_milliseconds(began), error=error.detail)
         raise EngineFailedError(error.detail, step=failed, retry_after=error.retry_after or RETRY_SECONDS) from error
+    except AthenaError as error:
+        error_type = error.code
+        raise
+    except asyncio.CancelledError:
+        error_type = CANCELLED
+        raise
+    finally:
+        metrics.step(
+            step,
+            model,
+            known=bool(services.configuration.snapshot.routes.get(model)),
+            target=reply.target if reply is not None else None,
+            error_type=error_type,
+            seconds=time.monotonic() - began,
+            usage=reply.usage if reply is not None else None,
+        )
     usage = reply.usage or Usage()
     return "".join(event.text for event in events if isinstance(event, Delta)), Step(
         name=step,

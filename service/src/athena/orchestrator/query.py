@@ -11,6 +11,7 @@ from athena.orchestrator import decisions
 from athena.orchestrator.asking import EngineFailedError, Step, ask
 from athena.orchestrator.conversations import Conversations, Turn
 from athena.orchestrator.intents import Intent, IntentTable, Mode
+from athena.orchestrator.metrics import OrchestratorMetrics
 from athena.router.services import RouterServices
 from athena.router.types import Message, Sampling
 
@@ -41,8 +42,15 @@ class Answer(BaseModel):
 class Orchestrator:
     """Answers queries with the parts it is handed."""
 
-    def __init__(self, table: IntentTable, services: RouterServices, conversations: Conversations) -> None:
+    def __init__(
+        self,
+        table: IntentTable,
+        services: RouterServices,
+        conversations: Conversations,
+        metrics: OrchestratorMetrics,
+    ) -> None:
         self._table = table
+        self._metrics = metrics
         self._services = services
         self._conversations = conversations
 
@@ -77,7 +85,7 @@ class Orchestrator:
         sampling = Sampling(temperature=table.classifier.temperature, max_tokens=table.classifier.max_tokens)
         try:
             reply, step = await ask(
-                self._services.dispatcher, "classify", model=model, messages=messages, sampling=sampling
+                self._services, self._metrics, "classify", model=model, messages=messages, sampling=sampling
             )
         except EngineFailedError as error:
             if model == self._model(table.intents[table.default_intent].model):
@@ -92,7 +100,7 @@ class Orchestrator:
         messages.append(Message(role="user", content=query.query))
         sampling = Sampling(temperature=intent.temperature, max_tokens=intent.max_tokens)
         model = self._model(intent.model)
-        return await ask(self._services.dispatcher, "answer", model=model, messages=messages, sampling=sampling)
+        return await ask(self._services, self._metrics, "answer", model=model, messages=messages, sampling=sampling)
 
     def _model(self, named: str) -> str:
         return decisions.choose_model(named, self._table.default_model, self._services.configuration.snapshot)

@@ -13,7 +13,8 @@ import structlog
 
 from athena.errors import AthenaError
 from athena.observability.families import Merge
-from athena.observability.metrics import CONTENT_TYPE, ProxyMetrics
+from athena.observability.proxy_metrics import ProxyMetrics
+from athena.observability.service_metrics import CONTENT_TYPE
 from athena.observability.sharing import SharedMetrics
 from athena.proxy.callers import Callers
 from athena.proxy.forward import Forwarder
@@ -130,16 +131,6 @@ class Proxy:
     def _start(self, services: RouterServices) -> None:
         configuration = services.configuration
         models = Models(configuration, services.upstream, self._settings.ollama_url)
-        self._metrics.gauge(
-            "athena_configuration_version",
-            "Version of the registry that requests are routed by.",
-            lambda: configuration.snapshot.version,
-        )
-        self._metrics.gauge(
-            "athena_configuration_reachable",
-            "Whether the last contact with the Admin API succeeded.",
-            lambda: configuration.reachable,
-        )
         self._models = models
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers)
         self._constant = {

@@ -6,7 +6,9 @@ from time import perf_counter
 import structlog
 
 from athena.errors import AthenaError
-from athena.observability.metrics import CALLER_LEFT, NO_PROVIDER, OTHER_MODEL, SHUTDOWN, ProxyMetrics
+from athena.observability.error_types import CANCELLED, SHUTDOWN
+from athena.observability.gen_ai_metrics import NO_PROVIDER, OTHER_MODEL
+from athena.observability.proxy_metrics import ProxyMetrics
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.http import JSON, InternalError, error_answer
 from athena.proxy.server.errors import ShuttingDownError
@@ -151,22 +153,23 @@ class Forwarder:
                 await reply.aclose()
 
     def _why_cancelled(self, exchange: Exchange) -> str:
-        """Count a caller that has gone; returns the class of error by which its request is counted."""
+        """Count a caller that has gone; returns the type of error by which its request is counted."""
         if exchange.gone == UNREAD:
             self._metrics.unread_stream()
         elif exchange.gone == LEFT:
             self._metrics.caller_left()
         else:
             return SHUTDOWN
-        return CALLER_LEFT
+        return CANCELLED
 
     def _record(self, forwarding: _Forwarding) -> None:
         call, target = forwarding.call, forwarding.target
         known = call is not None and bool(self._configuration.snapshot.routes.get(call.model))
-        self._metrics.record(
+        self._metrics.replies.record(
             forwarding.operation,
             call.model if call is not None and known else OTHER_MODEL,
             target.engine if target is not None else NO_PROVIDER,
+            target.backend.id if target is not None else None,
             forwarding.error_type,
             seconds=perf_counter() - forwarding.exchange.started,
             first_token=forwarding.first_token,

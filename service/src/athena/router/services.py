@@ -77,6 +77,7 @@ class RouterServices:
             random=random,
         )
         self.metrics.watch_backends(self.gates.readings)
+        self.metrics.watch_configuration(lambda: (self.configuration.snapshot.version, self.configuration.reachable))
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,
