@@ -1,0 +1,1 @@
+"""Grafana's dashboards, as they are written into `roles/grafana/files/dashboards` by `python -m boards`."""

@@ -1,0 +1,92 @@
+"""The dashboards: what is committed is what their source says, Grafana can read it, and it asks for what there is."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from boards.__main__ import BOARDS, FOLDER
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from loading import ROOT
+from panels import Asked, asked, panels
+from rules import metrics_of, rules
+
+PROMETHEUS, LOKI = list(asked("prometheus")), list(asked("loki"))
+KNOWN = yaml.safe_load((ROOT / "tests/repository/known_metrics.yml").read_text())
+BUILT_IN = {"ALERTS"}
+
+
+def said(one: Asked) -> str:
+    return f"{one.dashboard}: {one.panel}"
+
+
+def content(name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return read
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_dashboard_is_what_its_source_says(name: str) -> None:
+    assert (FOLDER / f"{name}.json").read_text() == BOARDS[name], "PYTHONPATH=roles/grafana python -m boards"
+
+
+def test_there_is_no_dashboard_without_a_source() -> None:
+    assert {file.stem for file in FOLDER.iterdir()} == set(BOARDS)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_grafanas_own_model_reads_all_that_a_dashboard_says(name: str) -> None:
+    read = json.loads(json.dumps(Dashboard.from_json(content(name)), cls=JSONEncoder))
+    marks = content(name)["annotations"]["list"]
+    # How Prometheus' values become times is of the data source, and in no model of the SDK.
+    for mark in marks:
+        for field in ("useValueForTime", "titleFormat", "step"):
+            del mark[field]
+    assert read == {**content(name), "annotations": {"list": marks}}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_panels_do_not_lie_on_each_other(name: str) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in [*panels(content(name)), *(one for one in content(name)["panels"] if one["type"] == "row")]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+
+
+@pytest.mark.parametrize("one", PROMETHEUS, ids=said)
+def test_a_panel_asks_only_for_what_somebody_has(one: Asked) -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    known = {name for names in KNOWN.values() for name in names}
+    assert metrics_of(one.query) - recorded - known - BUILT_IN == set()
+
+
+def test_every_variable_that_a_query_names_is_one_of_its_dashboard_and_is_filled_in() -> None:
+    for file in FOLDER.glob("*.json"):
+        ours = {variable["name"] for variable in content(file.stem)["templating"]["list"]}
+        text = json.dumps(content(file.stem)["panels"])
+        assert set(re.findall(r"\$\{?([a-z]\w*)", text)) <= ours
+    assert [one for one in [*PROMETHEUS, *LOKI] if "$" in one.query] == []
+
+
+def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
+    # promtool reads rules, and each query can be one.
+    recorded = [{"record": f"query:{number}", "expr": one.query} for number, one in enumerate(PROMETHEUS)]
+    recorded = [{**rule, "record": f"query_{number}"} for number, rule in enumerate(recorded)]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", "--lint=none", file], capture_output=True, text=True, check=False
+    )
+    assert f"{len(PROMETHEUS)} rules found" in done.stdout, done.stderr
+
+
+def test_there_are_queries_to_both() -> None:
+    assert len(PROMETHEUS) > 50
+    assert len(LOKI) >= 4
