@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from athena.router.probing import PROBE_PROMPT
 from tests.orchestrator.test_intents import GOOD
 from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Heard, Registry, StandIn, backend
@@ -17,8 +16,9 @@ BROKEN = "broken"
 
 async def _engine(heard: Heard) -> None:
     """Serve like vLLM and like Ollama, but no caller of the model `broken`; it says what it was asked for."""
-    said = str(heard.json.get("messages", heard.json.get("prompt")))
-    if heard.json.get("model") == BROKEN and PROBE_PROMPT not in said:
+    probed = "x-request-id" not in heard.headers
+    if heard.json.get("model") == BROKEN and not probed:
+        said = str(heard.json.get("messages", heard.json.get("prompt")))
         await heard.answer(b'{"error": {"message": "cannot take %b"}}' % said.encode(), status=500)
     elif heard.path.startswith("/api/"):
         await ollama_engine(heard)
