@@ -13,11 +13,11 @@ from athena.observability import identity
 from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
-from athena.router.errors import BackendError, FailureKind, QueueFullError, RequestRejectedError
+from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.gates import Gates
 from athena.router.policy import Failure, blames_engine, falls_back, groups, verdict
 from athena.router.reply import OpenReply
-from athena.router.routes import Door, Route
+from athena.router.routes import Door, Route, enter, line_up
 from athena.router.snapshot import Configuration
 from athena.router.ticket import Ticket
 from athena.router.types import Backend, BackendType, Snapshot
@@ -159,7 +159,7 @@ class Dispatcher:
                     return door
             if not usable:
                 return next((door for door in doors if door.gate.try_anyway()), None)
-            entered = _enter(usable)
+            entered = enter(usable)
             if entered is not None:
                 return entered
             ticket = Ticket(
@@ -169,7 +169,8 @@ class Dispatcher:
                 size=len(call.body),
                 since=since,
             )
-            self._queue(ticket, usable, within=since + gates.queue_seconds - now)
+            line_up(ticket, usable, within=since + gates.queue_seconds - now)
+            gates.watch_queues()
             try:
                 gate = await ticket.future
             except BaseException:
@@ -180,26 +181,6 @@ class Dispatcher:
                 self._books.metrics.waited(gates.clock() - now)
             if gate is not None:
                 return next(door for door in usable if door.gate is gate)
-
-    def _queue(self, ticket: Ticket, doors: Sequence[Door], *, within: float) -> None:
-        """Let a ticket wait for the first group of doors that has room, at all its gates at once."""
-        refusals: list[QueueFullError] = []
-        for make_room in (False, True):  # first come the free places, those of others at last
-            rest = doors
-            while rest:
-                group = _first_group(rest)
-                for door in group:
-                    refusal = door.gate.wait(ticket, within, make_room=make_room)
-                    if refusal is not None:
-                        refusals.append(refusal)
-                if ticket.places:
-                    self._gates.watch_queues()
-                    return
-                rest = [door for door in rest if door not in group]
-        try:
-            raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
-        finally:
-            refusals.clear()  # the error's traceback knows this list
 
     # One attempt
 
@@ -264,20 +245,6 @@ class Dispatcher:
             failures.append(Failure(door.target, BackendError(FailureKind.OPEN, detail)))
         soonest = min((door.gate.retry_in(now) for door in closed), default=None)
         return verdict(call.model, failures, retry_in=soonest)
-
-
-def _first_group(doors: Sequence[Door]) -> list[Door]:
-    """Return the doors at which to wait at once: those of the first one's priority, but not auto's Ollama with them."""
-    first = doors[0]
-    return [door for door in doors if door is first or (door.group == first.group and not door.fallback)]
-
-
-def _enter(doors: Sequence[Door]) -> Door | None:
-    """Enter the first door of the first group that has a free slot; what is behind it gets what it cannot queue."""
-    for door in _first_group(doors):
-        if door.gate.try_enter():
-            return door
-    return None
 
 
 def _settle(attempt: Attempt, error: BackendError, upstream: UpstreamReply) -> None:

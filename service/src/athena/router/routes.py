@@ -5,8 +5,10 @@ from random import Random
 from typing import TypeAlias
 
 from athena.router.engines.base import Engine
+from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
 from athena.router.policy import shuffled
+from athena.router.ticket import Ticket
 from athena.router.types import Target
 
 
@@ -70,6 +72,40 @@ class Route:
         for door in ordered:
             found.setdefault(door.gate, door)
         return list(found.values())
+
+
+def first_group(doors: Sequence[Door]) -> list[Door]:
+    """Return the doors at which to wait at once: those of the first one's priority, but not auto's Ollama with them."""
+    first = doors[0]
+    return [door for door in doors if door is first or (door.group == first.group and not door.fallback)]
+
+
+def enter(doors: Sequence[Door]) -> Door | None:
+    """Enter the first door of the first group that has a free slot; what is behind it gets what it cannot queue."""
+    for door in first_group(doors):
+        if door.gate.try_enter():
+            return door
+    return None
+
+
+def line_up(ticket: Ticket, doors: Sequence[Door], *, within: float) -> None:
+    """Let a ticket wait for the first group of doors that has room, at all its gates at once; raises QueueFullError."""
+    refusals: list[QueueFullError] = []
+    for make_room in (False, True):  # first come the free places, those of others at last
+        rest = doors
+        while rest:
+            group = first_group(rest)
+            for door in group:
+                refusal = door.gate.wait(ticket, within, make_room=make_room)
+                if refusal is not None:
+                    refusals.append(refusal)
+            if ticket.places:
+                return
+            rest = [door for door in rest if door not in group]
+    try:
+        raise min(refusals, key=lambda refusal: refusal.retry_after or 0.0)
+    finally:
+        refusals.clear()  # the error's traceback knows this list
 
 
 def _seconds(limit: int | None, default: float) -> float:

@@ -1,0 +1,151 @@
+"""The policies that are compared. Each says in which order the doors of a route are tried, and at which to wait."""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import msgspec
+
+from athena.router.policy import concurrency
+from athena.router.routes import Door, Route
+from bench.simulator.engine import DONE, Phase, SimulatedEngine, rates
+from bench.simulator.places import Place
+from bench.simulator.traces import Ask
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a policy may look at; only the oracle looks into the engines."""
+
+    engines: Mapping[str, SimulatedEngine]
+    clock: Callable[[], float]
+    random: Random
+
+
+class Policy:
+    """One way to choose. What is observed is told to it, as the router would."""
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the doors to try, in order."""
+        raise NotImplementedError
+
+    def split(self, doors: Sequence[Door]) -> tuple[Sequence[Door], Sequence[Door]]:
+        """Return at which of the usable doors to wait (the first with a slot serves), and where if that is refused."""
+        return doors[:1], doors[1:]
+
+    def sent(self, door: Door, ask: Ask) -> None:
+        """Take note that a prompt goes to an engine."""
+
+    def first_token(self, door: Door, ask: Ask, seconds: float) -> None:
+        """Take note of a first token, so long after the prompt was sent to the engine."""
+
+    def ended(self, door: Door, ask: Ask, seconds: float) -> None:
+        """Take note of the end of a reply, so long after its first token."""
+
+
+class RoundRobin(Policy):
+    """Each engine in turn, whatever it has to do."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known)
+        self._turn = 0
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the next one first."""
+        self._turn += 1
+        start = self._turn % len(route.doors)
+        return [*route.doors[start:], *route.doors[:start]]
+
+
+class LeastBusy(Policy):
+    """The engine with the fewest requests for each of its slots, those that wait included."""
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the least busy first, equals at random."""
+        keyed = [(_busy(door), self.known.random.random(), door) for door in route.doors]
+        return [door for _, _, door in sorted(keyed, key=lambda key: key[:2])]
+
+
+class MlxFirst(Policy):
+    """What the router does by itself: priorities and weights, and MLX before the default Ollama of `auto`."""
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the route's own order."""
+        return route.order(self.known.random)
+
+    def split(self, doors: Sequence[Door]) -> tuple[Sequence[Door], Sequence[Door]]:
+        """Return all: the router itself knows which of them belong together."""
+        return doors, ()
+
+
+class Oracle(Policy):
+    """Knows the length of every reply, the state of every engine, and who waits: where would this one end first?
+
+    Greedy: it does not know what will be asked, so it is a bound in practice, not in theory.
+    """
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return that engine first."""
+        return sorted(route.doors, key=lambda door: self._end(door, ask))
+
+    def _end(self, door: Door, ask: Ask) -> float:
+        engine = self.known.engines[door.target.endpoint_url]
+        at_work = [(job.phase, job.read, job.write) for job in engine.jobs]
+        loads = sum(engine.load_seconds(model) for model in {job.ask.model for job in engine.jobs} - {ask.model})
+        queued = [place.ask for waiter in door.gate.queue.waiters() if isinstance(place := waiter.item, Place)]
+        line = [(Phase.READING, *engine.work(one)) for one in [*queued, ask]]
+        if engine.pace == 0:
+            return float("inf")
+        slots = concurrency(door.target.backend, door.target.engine)
+        return loads + engine.load_seconds(ask.model) + foretold(at_work, line, slots, engine)
+
+
+class _Work(msgspec.Struct):
+    reads: bool
+    read: float
+    write: float
+
+
+def foretold(
+    at_work: Sequence[tuple[Phase, float, float]],
+    line: Sequence[tuple[Phase, float, float]],
+    slots: int,
+    engine: SimulatedEngine,
+) -> float:
+    """Return in how many seconds the last of a line ends, if nobody else comes."""
+    active = [_Work(reads=phase is not Phase.WRITING, read=read, write=write) for phase, read, write in at_work]
+    waiting = [_Work(reads=True, read=read, write=write) for _, read, write in line]
+    last, now = waiting[-1], 0.0
+    while True:
+        while waiting and len(active) < slots:
+            active.append(waiting.pop(0))
+        reading, writing = rates(
+            sum(one.reads for one in active),
+            sum(not one.reads for one in active),
+            engine.machine.gain,
+            engine.pace,
+        )
+        step = min(one.read / reading if one.reads else one.write / writing for one in active)
+        now += step
+        for one in active:
+            if one.reads:
+                one.read -= step * reading
+                one.reads = one.read > DONE
+            else:
+                one.write -= step * writing
+        if not last.reads and last.write <= DONE:
+            return now
+        active = [one for one in active if one.reads or one.write > DONE]
+
+
+def _busy(door: Door) -> float:
+    return (door.gate.in_use + door.gate.queued) / door.gate.limit
+
+
+POLICIES: dict[str, Callable[[Known], Policy]] = {
+    "round robin": RoundRobin,
+    "least busy": LeastBusy,
+    "mlx first (today)": MlxFirst,
+    "oracle": Oracle,
+}
