@@ -94,6 +94,9 @@ class AgentSettings(ClientSettings):
 
 
 class LogSettings(_Settings):
-    """`LOG_LEVEL`: debug, info, warning or error."""
+    """`LOG_LEVEL`: debug, info, warning or error. `ATHENA_LOG_CONTENT`: whether prompts and answers are logged, never
+    (`off`) or `redacted`; as they are, in no case.
+    """
 
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    athena_log_content: Annotated[str, Field(pattern="^(off|redacted)$")] = "off"

@@ -33,7 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
 
 
 def body(model: str, **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], **more}
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
 
 
 def asked(installed: Installation, request_id: str) -> list[str]:

@@ -35,6 +35,7 @@ EXPECTED = {
     "agent_config": "the path of the file that declares this host's engines",
     "agent_state_file": "a path that this process may write",
     "log_level": "debug, info, warning or error",
+    "athena_log_content": "off or redacted",
 }
 
 

@@ -62,14 +62,14 @@ def serve(
     from athena.observability import logs
     from athena.settings import LogSettings
 
-    level = load(LogSettings).log_level
+    lines = load(LogSettings)
     if workers is not None and role is not Role.PROXY:
         raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
     if token_file is not None and role is not Role.AGENT:
         raise typer.BadParameter("only the agent takes one", param_hint="--token-file")
     run = _proxy(workers) if role is Role.PROXY else _runner(role, token_file)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
-    logs.configure(role.value, level)
+    logs.configure(role.value, lines.log_level, content=lines.athena_log_content == "redacted")
     run(listener, Ending(wind_down_seconds=wind_down, grace_seconds=grace))
 
 

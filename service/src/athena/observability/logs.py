@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from athena.observability.content import ContentLog
 from athena.observability.lines import LineWriter
 from athena.observability.requests import FastRequestLog, RequestLog, StructuredRequestLog
 from athena.observability.stamp import Stamp
@@ -71,14 +72,16 @@ class _Logging:
 
     writer: LineWriter | None = None
     request_log: RequestLog | None = None
+    content_log: ContentLog | None = None
 
 
-def configure(service: str, level: str = "info") -> None:
+def configure(service: str, level: str = "info", *, content: bool = False) -> None:
     """Send structlog's and the standard library's records to standard output as JSON lines.
 
     Every line has `event`, `level`, `timestamp` (ISO 8601, UTC) and `service`. Lines below warning are written many at
-    a time, at the latest a tenth of a second later; `flush()` writes them at once, and Python's exit does. Called once,
-    by the command that starts the process; a library user's own logging is left alone.
+    a time, at the latest a tenth of a second later; `flush()` writes them at once, and Python's exit does. With
+    `content` prompts and answers are logged as well, redacted. Called once, by the command that starts the process; a
+    library user's own logging is left alone.
     """
 
     def add_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -94,6 +97,7 @@ def configure(service: str, level: str = "info") -> None:
     writer = LineWriter(sys.stdout.fileno(), notice=notice)
     _Logging.writer = writer
     _Logging.request_log = FastRequestLog(writer, service, _stamp) if number <= logging.INFO else None
+    _Logging.content_log = ContentLog() if content and number <= logging.INFO else None
     atexit.register(flush)
     os.register_at_fork(before=writer.flush, after_in_child=writer.start_anew)
 
@@ -128,6 +132,11 @@ def configure(service: str, level: str = "info") -> None:
 def request_log() -> RequestLog:
     """Return what tells the way of requests: fast where `configure` was called, otherwise through structlog."""
     return _Logging.request_log or StructuredRequestLog()
+
+
+def content_log() -> ContentLog | None:
+    """Return what tells prompts and answers; None, as nearly always, where no setting asks for it."""
+    return _Logging.content_log
 
 
 def flush() -> None:

@@ -10,7 +10,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from athena.orchestrator.intents import ConversationLimits
 
@@ -136,7 +136,12 @@ class RedisConversations:
 
     def _pause(self, error: Exception) -> None:
         self._paused_until = self._clock() + PAUSE_SECONDS
-        log.warning("redis_failed_using_memory", error=str(error), seconds=PAUSE_SECONDS)
+        log.warning("redis_failed_using_memory", error=_words(error), seconds=PAUSE_SECONDS)
+
+
+def _words(error: Exception) -> str:
+    """Return what a log may say: Redis' own complaint quotes what it was sent, so of that the code, such as OOM."""
+    return str(error).partition(" ")[0] if isinstance(error, ResponseError) else str(error)
 
 
 def _name(key: str) -> str:

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 
+from athena.observability.content import ContentLog
 from athena.observability.requests import RequestLog
 from athena.observability.router_metrics import RouterMetrics
 from athena.router.call import Call
-from athena.router.errors import FailureKind
+from athena.router.errors import BackendError, FailureKind
 from athena.router.figures import Figures
 from athena.router.policy import speed
 from athena.router.routes import Door
@@ -22,12 +23,20 @@ _BYTES_A_SECOND = 500.0  # of prompt; slower reading is not to be expected
 class Books:
     """Where outcomes are written down: the registry's figures, the log, the metrics."""
 
-    __slots__ = ("figures", "metrics", "request_log")
+    __slots__ = ("content", "figures", "metrics", "request_log")
 
-    def __init__(self, figures: Figures, request_log: RequestLog, metrics: RouterMetrics) -> None:
+    def __init__(
+        self, figures: Figures, request_log: RequestLog, metrics: RouterMetrics, content: ContentLog | None = None
+    ) -> None:
+        """`content` is there only where prompts and answers are to be logged."""
+        self.content = content
         self.figures = figures
         self.request_log = request_log
         self.metrics = metrics
+
+    def words(self, error: BackendError) -> str:
+        """Return what a log may say of a failure; an engine's words may quote the prompt."""
+        return error.own_words if self.content is None else self.content.words(error.detail)
 
 
 class Attempt:
@@ -93,6 +102,10 @@ class Attempt:
         usual = self.door.gate.usual_seconds()
         longest = self.door.whole_seconds
         return longest if usual is None else min(_PATIENCE + _TIMES_USUAL * usual, longest)
+
+    def words(self, error: BackendError) -> str:
+        """Return what a log may say of a failure."""
+        return self._books.words(error)
 
     def saw_first_token(self) -> None:
         """Note when writing began, for engines that do not measure it."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from random import Random
 from time import time
@@ -20,6 +21,7 @@ from athena.router.reply import OpenReply
 from athena.router.routes import Door, Route, enter, line_up
 from athena.router.snapshot import Configuration
 from athena.router.ticket import Ticket
+from athena.router.told_reply import ToldReply, tell_prompt
 from athena.router.types import Backend, BackendType, Snapshot
 from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
@@ -52,6 +54,7 @@ class Dispatcher:
         self._gates = gates
         self._ollama_url = ollama_url
         self._random = random
+        self._open_reply = OpenReply if books.content is None else partial(ToldReply, books.content)
         self._snapshot: Snapshot | None = None
         self._routes: dict[str, Route] = {}
 
@@ -64,6 +67,8 @@ class Dispatcher:
         """
         if self._configuration.snapshot is not self._snapshot:
             self.follow()
+        if self._books.content is not None:
+            tell_prompt(self._books.content, call)
         route = self._routes.get(call.model) or await self._route(call.model)
         remaining = [route.only] if route.only is not None else route.order(self._random)
         failures: list[Failure] = []
@@ -205,7 +210,7 @@ class Dispatcher:
                 await upstream.head()
             if upstream.status != HTTPStatus.OK:
                 await _fail(engine, upstream)
-            reply = OpenReply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
+            reply = self._open_reply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
             await reply.begin()
         except BackendError as error:
             upstream.close()
@@ -219,13 +224,13 @@ class Dispatcher:
 
     def _note_failure(self, call: Call, door: Door, error: BackendError, following: Door | None) -> None:
         target = door.target
-        door.gate.last_failure = f"{error.kind}: {error.detail}"
+        door.gate.last_failure = f"{error.kind}: {error.own_words}"
         if following is not None:
             self._books.metrics.moved(error.kind)
         fallback = falls_back(target, following.target if following is not None else None)
         log.warning(
             "mlx_failed_falling_back_to_ollama" if fallback else "llm_request_failed",
-            error=error.detail,
+            error=self._books.words(error),
             kind=error.kind,
             model=call.model,
             backend_type=target.engine,

@@ -20,15 +20,22 @@ class FailureKind(StrEnum):
 
 
 class BackendError(AthenaError):
-    """One engine failed to serve one attempt."""
+    """One engine failed to serve one attempt.
+
+    `detail` is for the caller whose request it was, with the engine's own words, which may quote the prompt.
+    `own_words` are without them: for logs and for other callers.
+    """
 
     status = 502
     title = "Backend failed"
     code = "backend_failed"
 
-    def __init__(self, kind: FailureKind, detail: str, *, upstream_status: int | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, detail: str, *, upstream_status: int | None = None, own_words: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
+        self.own_words = detail if own_words is None else own_words
         self.upstream_status = upstream_status
 
     @property

@@ -245,7 +245,7 @@ class OpenReply:
             model=self._call.model,
             backend_type=target.engine,
             endpoint=target.endpoint_url,
-            error=error.detail,
+            error=self._attempt.words(error),
             request_id=self._call.request_id,
         )
         detail = f"The reply of {target.engine} at {target.endpoint_url} broke off: {error.detail}"

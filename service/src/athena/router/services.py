@@ -82,7 +82,7 @@ class RouterServices:
             configuration=self.configuration,
             upstream=self.upstream,
             engines=ENGINES,
-            books=Books(self.figures, logs.request_log(), self.metrics),
+            books=Books(self.figures, logs.request_log(), self.metrics, logs.content_log()),
             gates=self.gates,
             ollama_url=settings.ollama_url,
             random=random,

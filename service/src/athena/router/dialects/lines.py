@@ -13,7 +13,8 @@ def too_long() -> BackendError:
 
 def reported(message: str) -> BackendError:
     """Return the error that an engine tells of within its stream, under status 200."""
-    return BackendError(FailureKind.STATUS, f"the engine reported an error: {message}"[:500])
+    own_words = "the engine reported an error"
+    return BackendError(FailureKind.STATUS, f"{own_words}: {message}"[:500], own_words=own_words)
 
 
 class LineBuffer:

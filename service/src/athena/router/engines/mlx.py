@@ -47,7 +47,7 @@ class MlxEngine:
         error = rendering.failure(status, body)
         if error is not None and status == HTTPStatus.NOT_FOUND:
             # Any failure to start is 404, so the model may well be there.
-            return BackendError(FailureKind.STATUS, error.detail, upstream_status=status)
+            return BackendError(FailureKind.STATUS, error.detail, upstream_status=status, own_words=error.own_words)
         return error
 
 

@@ -45,7 +45,7 @@ class OllamaEngine:
         error = rendering.failure(status, body)
         if error is not None and status == _HTTP_BAD_REQUEST and "does not support" in error.detail:
             # The model lacks tools, thinking or chat: that of another backend may have them.
-            return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status)
+            return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status, own_words=error.own_words)
         return error
 
 

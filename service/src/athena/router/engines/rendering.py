@@ -95,7 +95,7 @@ def failure(status: int, body: bytes) -> BackendError | None:
     if status == HTTPStatus.OK:
         return None
     kind = FailureKind.REJECTED if status in _REJECTING else FailureKind.STATUS
-    return BackendError(kind, message_of(status, body), upstream_status=status)
+    return BackendError(kind, message_of(status, body), upstream_status=status, own_words=f"status {status}")
 
 
 def message_of(status: int, body: bytes) -> str:
