@@ -183,7 +183,7 @@ stage_unit() {
 }
 
 stage_integration() {
-  check "programs" need redis-server:redis-server c++:g++
+  check "programs" need redis-server:redis-server c++:g++ prometheus:prometheus promtool:prometheus
   check "engines" env PYTHONPATH=service python -m tests.engines.prepare
   tests service/tests -m "engine or slow" --numprocesses 2 --dist loadfile # a file's tests share their engines
 }

@@ -1,0 +1,55 @@
+"""The system under traffic, and the Prometheus that has watched it; both are there for all tests of a session.
+
+`filled_prometheus` is for whoever has queries to try: dashboards, rules.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.monitoring.prometheus import Prometheus, running_prometheus
+from tests.monitoring.system import System, running_system
+from tests.monitoring.traffic import Callers, Tally, read_admin, settled
+from tests.support.postgres import PostgresServer
+
+RULES = Path(__file__).parents[3] / "roles/prometheus/files/rules"
+
+
+@pytest.fixture(scope="session")
+def system(
+    database_server: PostgresServer, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """All services, on a database of their own."""
+    name = database_server.create_database(migrated_template)
+    with running_system(tmp_path_factory.mktemp("system"), database_server.url(name)) as system:
+        yield system
+    database_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def watching(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes all of it, with the role's rules."""
+    rules = sorted(RULES.glob("*.yml"))
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), system.jobs(), rules=rules) as prometheus:
+        yield prometheus
+
+
+@pytest.fixture(scope="session")
+def traffic(system: System, watching: Prometheus) -> Tally:
+    """What callers got, in two rounds, so that every series has grown while it was watched."""
+    callers = Callers(system)
+    for _ in range(2):
+        callers.everything()
+        assert list(read_admin(system)) == [200, 404, 200, 200, 404]
+        settled()
+        watching.scrape()
+    callers.close()
+    return callers.tally
+
+
+@pytest.fixture(scope="session")
+def filled_prometheus(watching: Prometheus, traffic: Tally) -> Prometheus:
+    """A Prometheus that has seen traffic of several models, engines, errors, streams and fallbacks."""
+    assert traffic.replies
+    return watching

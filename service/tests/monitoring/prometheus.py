@@ -1,0 +1,145 @@
+"""A real Prometheus that scrapes what a test has started."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from tests.support.ports import quiet_port
+
+READY_WITHIN_SECONDS = 20.0
+SCRAPED_WITHIN_SECONDS = 60.0  # how long a busy machine may take
+SCRAPE_SECONDS = 1
+
+
+class Target(NamedTuple):
+    """What to scrape: an address without a scheme, the labels that all of it gets, and where the metrics are."""
+
+    address: str
+    labels: Mapping[str, str]
+    path: str = "/metrics"
+
+
+Jobs = Mapping[str, Sequence[Target]]
+Sample = tuple[dict[str, str], float]
+
+
+def program(name: str) -> str:
+    """Return where Prometheus or one of its tools is."""
+    found = shutil.which(name)
+    assert found is not None, f"there is no {name}: apt-get install prometheus"
+    return found
+
+
+class Prometheus:
+    """A running Prometheus; `url` has no trailing slash."""
+
+    def __init__(self, url: str, jobs: Jobs) -> None:
+        self.url = url
+        self.jobs = jobs
+        self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=30)
+
+    def query(self, expression: str) -> list[Sample]:
+        """Return the series of an instant query: the labels of each, and its value; fails where it is no query."""
+        answer = self._client.post("/query", data={"query": expression}).json()
+        assert answer["status"] == "success", (expression, answer)
+        data = answer["data"]
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(one["metric"], float(one["value"][1])) for one in data["result"]]
+
+    def value(self, expression: str) -> float:
+        """Return the value of a query that has one."""
+        ((_, value),) = self.query(expression)
+        return value
+
+    def names(self, job: str) -> set[str]:
+        """Return the names of all metrics of a job."""
+        return set(self._get("label/__name__/values", **{"match[]": f'{{job="{job}"}}'}))
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return what is scraped, and how that went."""
+        found: list[dict[str, Any]] = self._get("targets")["activeTargets"]
+        return found
+
+    def scrape(self) -> None:
+        """Return once everything was scraped that is there now."""
+        now = time.time()
+        began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
+        _until(
+            lambda: all(one["health"] == "up" and one["lastScrape"] > began for one in self.targets()),
+            SCRAPED_WITHIN_SECONDS,
+            lambda: [(one["scrapeUrl"], one["lastError"], one["lastScrape"]) for one in self.targets()],
+        )
+        # `lastScrape` is when it began; it takes less than until the next.
+        time.sleep(SCRAPE_SECONDS)
+
+    def close(self) -> None:
+        """Ask nothing any more."""
+        self._client.close()
+
+    def _get(self, path: str, **parameters: str) -> Any:
+        return self._client.get(f"/{path}", params=parameters).raise_for_status().json()["data"]
+
+
+@contextmanager
+def running_prometheus(folder: Path, jobs: Jobs, *, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes these jobs every second, and evaluates these rules as often."""
+    folder.mkdir(exist_ok=True)
+    port = quiet_port()
+    config = {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [str(rule) for rule in rules],
+        "scrape_configs": [
+            {
+                "job_name": job if position == 0 else f"{job} {position}",
+                "metrics_path": target.path,
+                "static_configs": [{"targets": [target.address], "labels": {"job": job, **target.labels}}],
+            }
+            for job, targets in jobs.items()
+            for position, target in enumerate(targets)
+        ],
+    }
+    file = folder / "prometheus.yml"
+    file.write_text(json.dumps(config))
+    arguments = (f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}")
+    log = folder / "prometheus.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program("prometheus"), *arguments, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=output
+        )
+    prometheus = Prometheus(f"http://127.0.0.1:{port}", jobs)
+    try:
+        _until(lambda: _is_ready(prometheus.url, process), READY_WITHIN_SECONDS, log.read_text)
+        yield prometheus
+    finally:
+        prometheus.close()
+        process.kill()
+        process.wait()
+
+
+def check_metrics(text: bytes) -> str:
+    """Return what promtool has to say of an exposition; nothing where it is well."""
+    ran = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
+    return (ran.stdout + ran.stderr).decode()
+
+
+def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "Prometheus has ended"
+    try:
+        return httpx.get(f"{url}/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _until(holds: Callable[[], bool], seconds: float, told: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.05)
