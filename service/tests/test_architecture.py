@@ -1,9 +1,13 @@
 """The rules of the package's structure that hold the parts apart."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import athena
 
 
 def modules_loaded_by(module: str) -> set[str]:
@@ -37,3 +41,16 @@ def test_the_agent_of_a_host_needs_neither_the_admin_api_nor_a_database_library(
 def test_what_decides_in_the_agent_knows_no_network_and_no_processes() -> None:
     loaded = modules_loaded_by("athena.agent.judging, athena.agent.restarting")
     assert not {"athena.router.upstream", "athena.agent.commands", "athena.agent.probe", "httpx"} & loaded
+
+
+_PURE = {"collections", "enum", "hashlib", "http", "math", "msgspec", "re", "typing"}
+
+
+def test_what_judges_in_the_router_knows_no_network_no_clock_and_no_chance() -> None:
+    for file in Path(athena.__file__).parent.joinpath("router/judging").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                pure = name.partition(".")[0] in _PURE or name in {"athena.errors", "athena.router.types"}
+                assert pure or name.startswith("athena.router.judging"), f"{file.name} imports {name}"

@@ -36,6 +36,7 @@ def _hushed() -> Iterator[None]:
 def ask(*, model: str = "m", conversation: int = 1, prompt: int = 100, known: int = 0, reply: int = 20) -> Ask:
     """Return a prompt that is asked at once."""
     return Ask(
+        number=0,
         at=0.0,
         tenant="t",
         model=model,
@@ -203,3 +204,13 @@ def test_seeds_do_not_depend_on_the_order_of_policies() -> None:
     Simulation(fleet, POLICIES["oracle"], seed=2).run(asks)
     second = Simulation(fleet, POLICIES["mlx first (today)"], seed=2).run(asks)
     assert [one.whole for one in first] == [one.whole for one in second]
+
+
+@pytest.mark.parametrize("fleet", FLEETS, ids=lambda fleet: fleet.name)
+@pytest.mark.parametrize("kind", ["poisson", "flood"])
+def test_what_is_measured_makes_tails_shorter_than_mlx_first_and_least_busy(fleet: Fleet, kind: str) -> None:
+    found = compare(fleet, kind, seed=11, prompts=300, traces=2)
+    for judged in ("measured", "warm"):
+        for simple in ("mlx first (today)", "least busy", "round robin"):
+            assert found[judged].whole[1] < found[simple].whole[1], (judged, simple)
+    assert found["warm"].loads <= found["measured"].loads + 4

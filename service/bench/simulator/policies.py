@@ -5,11 +5,27 @@ from random import Random
 
 import msgspec
 
+from athena.router.gate import Gate
+from athena.router.judging.choosing import Candidate, choose
+from athena.router.judging.estimates import (
+    UNKNOWN,
+    Mean,
+    Speeds,
+    after,
+    bucket,
+    first_token,
+    saw_first_token,
+    saw_reply,
+    seconds_a_token,
+)
+from athena.router.judging.prefixes import Prefixes, digests
 from athena.router.policy import concurrency
 from athena.router.routes import Door, Route
 from bench.simulator.engine import DONE, Phase, SimulatedEngine, rates
 from bench.simulator.places import Place
 from bench.simulator.traces import Ask
+
+TOKENS = 128.0  # of a reply, until some were seen
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -139,6 +155,104 @@ def foretold(
         active = [one for one in active if one.reads or one.write > DONE]
 
 
+class Measured(Policy):
+    """What `athena.router.judging` chooses by what was seen of each engine."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known)
+        self._speeds: dict[Gate, Speeds] = {}
+        self._replies: dict[tuple[str, int], Mean] = {}
+        self._last: dict[tuple[str, int], str] = {}
+        self._sent: dict[tuple[Gate, int], tuple[int, int]] = {}  # a flight's size and how many others there were
+        self._together = 1
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the order of the choice."""
+        place = (ask.model, bucket(len(ask.body)))
+        reply = self._replies.get(place)
+        choice = choose(
+            [self._candidate(door, ask) for door in route.doors],
+            tokens=reply.value if reply is not None else TOKENS,
+            last=self._last.get(place),
+            now=self.known.clock(),
+            chance=self.known.random.random(),
+        )
+        self._together = choice.together
+        self._last[place] = route.doors[choice.order[0]].target.endpoint_url
+        return [route.doors[number] for number in choice.order]
+
+    def split(self, doors: Sequence[Door]) -> tuple[Sequence[Door], Sequence[Door]]:
+        """Return those that are as good as the best."""
+        return doors[: self._together], doors[self._together :]
+
+    def sent(self, door: Door, ask: Ask) -> None:
+        """Remember what the engine had to do besides."""
+        self._sent[door.gate, ask.number] = (self._size(door, ask), door.gate.in_use - 1)
+
+    def first_token(self, door: Door, ask: Ask, seconds: float) -> None:
+        """Take note of it."""
+        size, others = self._sent[door.gate, ask.number]
+        speeds = self._speeds.get(door.gate, UNKNOWN)
+        self._speeds[door.gate] = saw_first_token(
+            speeds, size=size, others=others, seconds=seconds, now=self.known.clock()
+        )
+
+    def ended(self, door: Door, ask: Ask, seconds: float) -> None:
+        """Take note of it."""
+        now = self.known.clock()
+        _, others = self._sent.pop((door.gate, ask.number))
+        speeds = self._speeds[door.gate]
+        self._speeds[door.gate] = saw_reply(speeds, others=others, tokens=ask.reply_tokens, seconds=seconds, now=now)
+        place = (ask.model, bucket(len(ask.body)))
+        self._replies[place] = after(self._replies.get(place, Mean()), ask.reply_tokens, now)
+
+    def _size(self, door: Door, ask: Ask) -> int:  # another policy looks at the door
+        return len(ask.body)
+
+    def _load(self, door: Door, ask: Ask) -> float:  # as above
+        return 0.0
+
+    def _candidate(self, door: Door, ask: Ask) -> Candidate:
+        gate, size = door.gate, self._size(door, ask)
+        speeds = self._speeds.get(gate, UNKNOWN)
+        others = min(gate.in_use, gate.limit - 1)
+        wait = 0.0 if gate.in_use < gate.limit else gate.expected_wait(gate.queued + 1)
+        return Candidate(
+            name=gate.endpoint_url,
+            usable=gate.usable(self.known.clock()),
+            busy=(gate.in_use + gate.queued) / gate.limit,
+            wait=wait,
+            load=self._load(door, ask),
+            first=first_token(speeds, size=size, others=others),
+            token=seconds_a_token(speeds, others=others),
+            warm_bytes=len(ask.body) - size,
+        )
+
+
+class Warm(Measured):
+    """The same, with what is known of loaded models (`/api/ps`) and of prefixes that a host has read."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known)
+        self._prefixes = Prefixes()
+
+    def sent(self, door: Door, ask: Ask) -> None:
+        """Remember who reads the prompt."""
+        super().sent(door, ask)
+        self._prefixes.remember(_place(door), digests(ask.body))
+
+    def _size(self, door: Door, ask: Ask) -> int:
+        kept = self.known.engines[door.gate.endpoint_url].machine.prompt_cache
+        return len(ask.body) - self._prefixes.warm_bytes(_place(door), digests(ask.body), kept=kept)
+
+    def _load(self, door: Door, ask: Ask) -> float:
+        return self.known.engines[door.gate.endpoint_url].load_seconds(ask.model)
+
+
+def _place(door: Door) -> str:
+    return f"{door.gate.endpoint_url} {door.gate.model}"
+
+
 def _busy(door: Door) -> float:
     return (door.gate.in_use + door.gate.queued) / door.gate.limit
 
@@ -147,5 +261,7 @@ POLICIES: dict[str, Callable[[Known], Policy]] = {
     "round robin": RoundRobin,
     "least busy": LeastBusy,
     "mlx first (today)": MlxFirst,
+    "measured": Measured,
+    "warm": Warm,
     "oracle": Oracle,
 }

@@ -12,6 +12,7 @@ FLOODER = "flooder"
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt. `at` is in seconds from the beginning; `known_tokens` of it its conversation's last turn had."""
 
+    number: int
     at: float
     tenant: str
     model: str
@@ -99,7 +100,7 @@ def trace(arrivals: Arrivals, mix: Mix, *, rate: float, count: int, seed: int) -
             conversation = _Conversation(seed * 1_000_000 + number, who, model)
             open_ones.append(conversation)
             del open_ones[:-24]
-        asks.append(_ask(conversation, at, mix, random))
+        asks.append(_ask(number, conversation, at, mix, random))
     return asks
 
 
@@ -111,7 +112,7 @@ def _pick(open_ones: Sequence[_Conversation], tenant: str | None, mix: Mix, rand
     return None
 
 
-def _ask(conversation: _Conversation, at: float, mix: Mix, random: Random) -> Ask:
+def _ask(number: int, conversation: _Conversation, at: float, mix: Mix, random: Random) -> Ask:
     document = random.random() < mix.documents
     said = _tokens(mix.document_tokens if document else mix.chat_tokens, mix.spread, random)
     reply = _tokens(mix.summary_tokens if document else mix.reply_tokens, mix.spread, random)
@@ -119,6 +120,7 @@ def _ask(conversation: _Conversation, at: float, mix: Mix, random: Random) -> As
     conversation.body += conversation.text.randbytes((known + said) * BYTES_A_TOKEN - len(conversation.body))
     conversation.tokens = known + said + reply
     return Ask(
+        number=number,
         at=at,
         tenant=conversation.tenant,
         model=conversation.model,
