@@ -31,9 +31,15 @@ class BackendError(AthenaError):
     code = "backend_failed"
 
     def __init__(
-        self, kind: FailureKind, detail: str, *, upstream_status: int | None = None, own_words: str | None = None
+        self,
+        kind: FailureKind,
+        detail: str,
+        *,
+        upstream_status: int | None = None,
+        own_words: str | None = None,
+        field: str | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(detail, field=field)
         self.kind = kind
         self.own_words = detail if own_words is None else own_words
         self.upstream_status = upstream_status

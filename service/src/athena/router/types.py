@@ -87,7 +87,7 @@ class ToolCall(msgspec.Struct, kw_only=True):
 
 
 class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One turn of a conversation. `images` are base64 without a prefix."""
+    """One turn of a conversation. `images` are base64 without a prefix; `name` tells participants of one role apart."""
 
     role: str
     content: str = ""
@@ -96,6 +96,7 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     tool_calls: list[ToolCall] = []
     tool_call_id: str | None = None
     tool_name: str | None = None
+    name: str | None = None
 
 
 class Sampling(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -118,7 +119,8 @@ class Request(msgspec.Struct, kw_only=True):
 
     `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool
     objects, which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds
-    fields of the caller's dialect that have no neutral word; an encoder passes on those that its own dialect knows.
+    fields of the caller's dialect that have no neutral word, nested ones by their place (`messages.0.audio`); an
+    encoder passes on those that its own dialect knows.
     """
 
     operation: Operation

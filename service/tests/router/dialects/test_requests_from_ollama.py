@@ -94,6 +94,21 @@ def test_tool_calls_get_ids_and_their_answers_find_them_in_order() -> None:
     assert [first["tool_call_id"], second["tool_call_id"]] == ids
 
 
+def test_an_answer_finds_the_call_of_its_tool_in_any_order() -> None:
+    calls: list[dict[str, Any]] = [{"function": {"name": name, "arguments": {}}} for name in ("now", "weather", "now")]
+    answers = [{"role": "tool", "tool_name": name, "content": "…"} for name in ("weather", "now", "now")]
+    asked, *answered = for_openai(chat(messages=[{"role": "assistant", "tool_calls": calls}, *answers]))["messages"]
+    first, second, third = (call["id"] for call in asked["tool_calls"])
+    assert [answer["tool_call_id"] for answer in answered] == [second, first, third]
+
+
+def test_thoughts_of_earlier_turns_are_handed_on() -> None:
+    message = {"role": "assistant", "content": "Hi", "thinking": "They greet."}
+    assert for_openai(chat(messages=[message]))["messages"] == [
+        {"role": "assistant", "content": "Hi", "reasoning_content": "They greet."}
+    ]
+
+
 def test_an_answer_of_a_tool_that_nobody_asked_still_has_an_id() -> None:
     assert for_openai(chat(messages=[{"role": "tool", "content": "rain"}]))["messages"][0]["tool_call_id"]
 

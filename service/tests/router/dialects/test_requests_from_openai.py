@@ -75,15 +75,21 @@ def for_ollama(request: Request) -> dict[str, Any]:
             {
                 "role": "assistant",
                 "content": "",
-                "tool_calls": [{"function": {"name": "weather", "arguments": {"in": "Oslo"}}}],
+                "tool_calls": [{"id": "c1", "function": {"name": "weather", "arguments": {"in": "Oslo"}}}],
             },
             id="a tool call",
         ),
         pytest.param(
             {"role": "tool", "tool_call_id": "c1", "content": "rain"},
             Message(role="tool", content="rain", tool_call_id="c1"),
-            {"role": "tool", "content": "rain"},
+            {"role": "tool", "content": "rain", "tool_call_id": "c1"},
             id="a tool's answer",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": None, "refusal": "No."},
+            Message(role="assistant", content="No."),
+            {"role": "assistant", "content": "No."},
+            id="a refusal is what the assistant said",
         ),
         pytest.param(
             {"role": "assistant", "content": "Hi", "reasoning_content": "They greet."},
@@ -250,6 +256,24 @@ def test_arguments_of_a_tool_call_that_are_no_object_are_refused_where_ollama_ne
 def test_what_is_no_request_is_refused_before_it_is_routed(body: bytes, words: str) -> None:
     with pytest.raises(RequestRejectedError, match=words):
         Call(Dialect.OPENAI, Operation.CHAT, body)
+
+
+def test_ollama_is_told_the_name_of_the_tool_that_answers() -> None:
+    calls = [{"id": f"c{n}", "function": {"name": name, "arguments": ""}} for n, name in enumerate(("now", "weather"))]
+    answers = [{"role": "tool", "tool_call_id": f"c{n}", "content": "…"} for n in (1, 0)]
+    sent = for_ollama(chat(messages=[{"role": "assistant", "tool_calls": calls}, *answers]))["messages"]
+    assert [message.get("tool_name") for message in sent] == [None, "weather", "now"]
+
+
+def test_what_a_message_says_beyond_its_neutral_words_is_kept_by_its_place() -> None:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hi",
+        "audio": {"id": "a"},
+        "annotations": [],
+        "function_call": None,
+    }
+    assert chat(messages=[*USER, message]).extra == {"messages.1.audio": {"id": "a"}}
 
 
 def test_fields_without_a_neutral_word_are_kept() -> None:

@@ -204,7 +204,7 @@ def test_mlx_is_never_sent_a_null(dialect: Dialect) -> None:
 
 @pytest.mark.parametrize("engine", [BackendType.MLX, BackendType.OLLAMA])
 def test_fields_that_change_nothing_keep_no_engine_away(engine: BackendType) -> None:
-    fields = {"user": "u", "metadata": {"a": "b"}, "n": 1, "logprobs": False, "tool_choice": "auto", "store": True}
+    fields = {"user": "u", "metadata": {"a": "b"}, "n": 1, "logprobs": False, "tool_choice": "auto", "store": False}
     assert sent(engine, openai(CHAT | fields))["messages"] == USER
 
 
@@ -247,6 +247,19 @@ def test_mlx_is_told_whether_the_model_should_think() -> None:
     for thinking in (True, False):
         asked = openai(CHAT | {"chat_template_kwargs": {"enable_thinking": thinking}})
         assert sent(BackendType.MLX, asked)["chat_template_kwargs"] == {"enable_thinking": thinking}
+
+
+@pytest.mark.parametrize("field", ["n", "logprobs", "top_logprobs", "echo", "best_of"])
+def test_an_openai_server_is_not_asked_for_what_a_caller_of_ollama_would_not_get(field: str) -> None:
+    assert field in unsuitable(BackendType.OPENAI, ollama(CHAT | {field: 2}))
+
+
+@pytest.mark.parametrize("engine", [BackendType.MLX, BackendType.OLLAMA])
+def test_what_is_refused_is_named(engine: BackendType) -> None:
+    with pytest.raises(BackendError) as refusal:
+        render(engine, openai(CHAT | {"store": True, "audio": {"voice": "x"}}))
+    assert refusal.value.field == "audio"
+    assert "audio, store" in refusal.value.detail
 
 
 def test_how_to_run_the_model_is_ollamas_own_affair_and_keeps_nobody_else_away() -> None:

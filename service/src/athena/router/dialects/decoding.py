@@ -1,7 +1,7 @@
 """What both dialects need to read a caller's JSON, and to say what is wrong with it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -88,6 +88,21 @@ def convert(fields: Mapping[str, Any], kind: type[T]) -> T:
         return msgspec.convert(fields, kind)
     except BAD_JSON as error:
         raise _rejected(error) from error
+
+
+def leftovers(place: str, said: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the fields of the object at `place` that `kind` does not have, by their places; empty ones say nothing."""
+    return {
+        f"{place}.{name}": value
+        for name, value in said.items()
+        if name not in kind.__struct_fields__ and value not in (None, False, "", [], {})
+    }
+
+
+def odd_types(place: str, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the types of the tools, or calls of tools, at `place` that are no functions, by their places."""
+    kinds = {f"{place}.{index}.type": tool.get("type") or "function" for index, tool in enumerate(tools)}
+    return {place: kind for place, kind in kinds.items() if kind != "function"}
 
 
 def arguments_of(message: int, number: int, text: str) -> dict[str, Any]:

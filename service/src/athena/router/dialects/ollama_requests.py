@@ -1,10 +1,21 @@
 """Ollama's requests, to and from the neutral form."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from athena.router.dialects.decoding import Integer, Share, Temperature, arguments_of, convert, fields_of, present
+from athena.router.dialects.decoding import (
+    Integer,
+    Share,
+    Temperature,
+    arguments_of,
+    convert,
+    fields_of,
+    leftovers,
+    odd_types,
+    present,
+)
 from athena.router.errors import RequestRejectedError
 from athena.router.types import Message, Operation, Request, Sampling, ToolCall
 
@@ -15,10 +26,13 @@ PASSED_ON = frozenset({"context", "images", "keep_alive", "raw", "suffix", "temp
 class _Function(msgspec.Struct):
     name: str
     arguments: dict[str, Any] = {}
+    index: int = 0  # their order says the same
 
 
 class _ToolCall(msgspec.Struct):
     function: _Function
+    id: str = ""
+    type: str = "function"
 
 
 class _Message(msgspec.Struct):
@@ -28,6 +42,7 @@ class _Message(msgspec.Struct):
     images: list[str] | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_name: str | None = None
+    tool_call_id: str | None = None
 
 
 class _Options(msgspec.Struct):
@@ -71,6 +86,8 @@ def decode(operation: Operation, body: bytes) -> Request:
     extra = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
     if others := {name: value for name, value in options.items() if name not in _Options.__struct_fields__}:
         extra["options"] = others
+    if operation is Operation.CHAT:
+        extra |= _nested(fields)
     request = Request(
         operation=operation,
         model=asked.model,
@@ -87,6 +104,19 @@ def decode(operation: Operation, body: bytes) -> Request:
         request.prompt = asked.prompt
         request.system = asked.system
     return request
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what messages and tools say that has no neutral word, by its place."""
+    found: dict[str, Any] = odd_types("tools", fields.get("tools", ()))
+    for index, message in enumerate(fields.get("messages", ())):
+        found |= leftovers(f"messages.{index}", message, _Message)
+        calls = message.get("tool_calls") or ()
+        found |= odd_types(f"messages.{index}.tool_calls", calls)
+        for number, call in enumerate(calls):
+            found |= leftovers(f"messages.{index}.tool_calls.{number}", call, _ToolCall)
+            found |= leftovers(f"messages.{index}.tool_calls.{number}.function", call["function"], _Function)
+    return found
 
 
 def _sampling(fields: dict[str, Any]) -> Sampling:
@@ -116,9 +146,12 @@ def _message(message: _Message) -> Message:
         thinking=message.thinking or "",
         images=message.images or [],
         tool_calls=[
-            ToolCall(name=call.function.name, arguments=msgspec.json.encode(call.function.arguments).decode())
+            ToolCall(
+                id=call.id, name=call.function.name, arguments=msgspec.json.encode(call.function.arguments).decode()
+            )
             for call in message.tool_calls or []
         ],
+        tool_call_id=message.tool_call_id,
         tool_name=message.tool_name,
     )
 
@@ -134,7 +167,8 @@ def encode(request: Request) -> bytes:
     )
     fields |= {name: value for name, value in request.extra.items() if name in PASSED_ON}
     if request.operation is Operation.CHAT:
-        fields["messages"] = [_written(index, message) for index, message in enumerate(request.messages)]
+        names = {call.id: call.name for message in request.messages for call in message.tool_calls if call.id}
+        fields["messages"] = [_written(index, message, names) for index, message in enumerate(request.messages)]
         if request.tools:
             fields["tools"] = request.tools
     else:
@@ -160,16 +194,19 @@ def options_of(request: Request) -> dict[str, Any]:
     )
 
 
-def _written(index: int, message: Message) -> dict[str, Any]:
+def _written(index: int, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    """Write one message; `names` are those of the tools that were called, by the calls' ids: Ollama goes by them."""
     return present(
         role=message.role,
         content=message.content,
         thinking=message.thinking or None,
         images=message.images or None,
-        tool_name=message.tool_name,
+        tool_name=message.tool_name or names.get(message.tool_call_id or ""),
+        tool_call_id=message.tool_call_id,
         tool_calls=[_tool_call(index, number, call) for number, call in enumerate(message.tool_calls)] or None,
     )
 
 
 def _tool_call(index: int, number: int, call: ToolCall) -> dict[str, Any]:
-    return {"function": {"name": call.name, "arguments": arguments_of(index, number, call.arguments)}}
+    function = {"name": call.name, "arguments": arguments_of(index, number, call.arguments)}
+    return present(id=call.id or None, function=function)

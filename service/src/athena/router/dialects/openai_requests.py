@@ -1,5 +1,6 @@
 """OpenAI's requests, to and from the neutral form."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,6 +13,8 @@ from athena.router.dialects.decoding import (
     Temperature,
     convert,
     fields_of,
+    leftovers,
+    odd_types,
     present,
 )
 from athena.router.errors import RequestRejectedError
@@ -29,12 +32,15 @@ _IMAGE_TYPES = {"iVBOR": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif
 
 class _ImageUrl(msgspec.Struct):
     url: str
+    detail: str | None = None  # an engine looks at an image in its own resolution
 
 
 class _Part(msgspec.Struct):
     type: str
     text: str = ""
+    refusal: str = ""
     image_url: _ImageUrl | None = None
+    prompt_cache_breakpoint: Any = None  # for the provider's caches
 
 
 class _Function(msgspec.Struct):
@@ -45,6 +51,8 @@ class _Function(msgspec.Struct):
 class _ToolCall(msgspec.Struct):
     function: _Function
     id: str = ""
+    type: str = "function"
+    index: int = 0  # of a stream's fragments, whose order says the same
 
 
 class _Message(msgspec.Struct):
@@ -53,12 +61,18 @@ class _Message(msgspec.Struct):
     name: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
 
 
 class _JsonSchema(msgspec.Struct):
+    """`strict` is what holds anyway; `name` and `description` are for OpenAI's own models."""
+
     schema: dict[str, Any]
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class _ResponseFormat(msgspec.Struct):
@@ -109,16 +123,44 @@ def decode(operation: Operation, body: bytes) -> Request:
         sampling=_sampling(asked),
         response_schema=_schema(asked.response_format),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        extra={name: value for name, value in fields.items() if name not in kind.__struct_fields__},
+        extra={name: value for name, value in fields.items() if name not in kind.__struct_fields__} | _of_form(fields),
     )
     if not isinstance(request.extra.get("options", {}), dict):
         raise RequestRejectedError("options: Expected `object`", field="options")
     if isinstance(asked, _Chat):
+        request.extra |= _of_conversation(fields)
         request.messages = [_message(index, message) for index, message in enumerate(asked.messages)]
         request.tools = asked.tools or []
     elif isinstance(asked, _Completion):
         request.prompt = _prompt(asked.prompt)
     return request
+
+
+def _of_form(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of the reply's form that has no neutral word, by its place."""
+    found: dict[str, Any] = {}
+    for name, kind in (("stream_options", _StreamOptions), ("response_format", _ResponseFormat)):
+        found |= leftovers(name, fields.get(name, {}), kind)
+    schema = fields.get("response_format", {}).get("json_schema") or {}
+    return found | leftovers("response_format.json_schema", schema, _JsonSchema)
+
+
+def _of_conversation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what messages and tools say that has no neutral word, by its place."""
+    found: dict[str, Any] = odd_types("tools", fields.get("tools", ()))
+    for index, message in enumerate(fields["messages"]):
+        place = f"messages.{index}"
+        found |= leftovers(place, message, _Message)
+        if isinstance(parts := message.get("content"), list):
+            for number, part in enumerate(parts):
+                found |= leftovers(f"{place}.content.{number}", part, _Part)
+                found |= leftovers(f"{place}.content.{number}.image_url", part.get("image_url") or {}, _ImageUrl)
+        calls = message.get("tool_calls") or ()
+        found |= odd_types(f"{place}.tool_calls", calls)
+        for number, call in enumerate(calls):
+            found |= leftovers(f"{place}.tool_calls.{number}", call, _ToolCall)
+            found |= leftovers(f"{place}.tool_calls.{number}.function", call["function"], _Function)
+    return found
 
 
 def _sampling(asked: _Common) -> Sampling:
@@ -161,9 +203,10 @@ def _prompt(prompt: str | list[Any]) -> str:
 
 def _message(index: int, message: _Message) -> Message:
     content, images = _content(f"messages.{index}.content", message.content)
+    of_tool = message.role in {"tool", "function"}
     return Message(
-        role="system" if message.role == "developer" else "tool" if message.role == "function" else message.role,
-        content=content,
+        role="system" if message.role == "developer" else "tool" if of_tool else message.role,
+        content=content or message.refusal or "",
         thinking=message.reasoning or message.reasoning_content or "",
         images=images,
         tool_calls=[
@@ -171,7 +214,8 @@ def _message(index: int, message: _Message) -> Message:
             for call in message.tool_calls or []
         ],
         tool_call_id=message.tool_call_id,
-        tool_name=message.name,
+        tool_name=message.name if of_tool else None,
+        name=None if of_tool else message.name,
     )
 
 
@@ -183,11 +227,13 @@ def _content(field: str, content: str | list[_Part] | None) -> tuple[str, list[s
     for index, part in enumerate(content):
         if part.type == "text":
             texts.append(part.text)
+        elif part.type == "refusal":
+            texts.append(part.refusal)
         elif part.type == "image_url" and part.image_url is not None:
             images.append(_image(f"{field}.{index}.image_url.url", part.image_url.url))
         else:
             raise RequestRejectedError(
-                f"{field}.{index}.type: parts of type text and image_url are served, not {part.type[:40]!r}",
+                f"{field}.{index}.type: parts of type text, refusal and image_url are served, not {part.type[:40]!r}",
                 field=f"{field}.{index}.type",
             )
     return "\n".join(texts), images
@@ -238,11 +284,15 @@ def _response_format(schema: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Write the conversation; tool calls that came without ids (Ollama has none) are numbered and answered in order."""
+    """Write the conversation; tool calls that came without ids (Ollama has none) are numbered.
+
+    An answer without an id is the first's of its name that has none, or the first's.
+    """
     written: list[dict[str, Any]] = []
-    unanswered: list[str] = []
+    unanswered: dict[str, str] = {}
     for position, message in enumerate(messages):
         fields: dict[str, Any] = {"role": message.role, "content": _parts(message)}
+        fields |= present(name=message.name, reasoning_content=message.thinking or None)
         if message.tool_calls:
             calls = [
                 {
@@ -252,11 +302,13 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
                 }
                 for number, call in enumerate(message.tool_calls)
             ]
-            unanswered = [str(call["id"]) for call in calls]
+            unanswered = {str(call["id"]): called.name for call, called in zip(calls, message.tool_calls, strict=True)}
             fields["tool_calls"] = calls
         if message.role == "tool":
-            following = unanswered.pop(0) if unanswered else f"call_{position}"
-            fields["tool_call_id"] = message.tool_call_id or following
+            of_name = next((call for call, name in unanswered.items() if name == message.tool_name), None)
+            answered = message.tool_call_id or of_name or next(iter(unanswered), f"call_{position}")
+            unanswered.pop(answered, None)
+            fields["tool_call_id"] = answered
         written.append(fields)
     return written
 

@@ -10,14 +10,18 @@ from athena.router.dialects import codec
 from athena.router.dialects.decoding import arguments_of
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
-from athena.router.errors import BackendError, FailureKind, RequestRejectedError
+from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
 # The name under which the server knows the model that it was started with. Any other one, the model's own path
 # included, unloads that model and may start a download.
 MODEL = "default_model"
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
-_TAKEN = frozenset({"chat_template_kwargs"})
+# Extra fields that a template is told of; a prompt is continued without one.
+_TAKEN = {
+    Operation.CHAT: frozenset({"chat_template_kwargs", "reasoning_effort", "think"}),
+    Operation.GENERATE: frozenset(),
+}
 # What a template may be told. Any other argument, such as another template or a greatest length, is one of the function
 # that fills it in: it may leave no prompt at all.
 _TEMPLATE_ARGUMENTS = frozenset({"enable_thinking", "reasoning_effort", "thinking"})
@@ -39,7 +43,7 @@ class MlxEngine:
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         request = call.request
-        _refuse(request)
+        _refuse(request, call.dialect)
         body = codec(Dialect.OPENAI).encode_request(_adapt(rendering.with_defaults(request, backend, model=MODEL)))
         return Rendered(path=_PATHS[call.operation], body=body, passthrough=False)
 
@@ -51,25 +55,35 @@ class MlxEngine:
         return error
 
 
-def _refuse(request: Request) -> None:
+def _refuse(request: Request, dialect: Dialect | None) -> None:
     """Raise BackendError(UNSUITABLE) where the server would ignore a part of the request, or be harmed by it."""
     if request.operation is Operation.GENERATE and not request.prompt:
-        raise rendering.unsuitable("an empty prompt ends the generation thread of mlx_lm.server for good")
+        raise rendering.unsuitable(
+            "an empty prompt ends the generation thread of mlx_lm.server for good", field="prompt"
+        )
     if request.operation is Operation.CHAT and not request.messages:
-        raise rendering.unsuitable("mlx_lm.server needs at least one message")
+        raise rendering.unsuitable("mlx_lm.server needs at least one message", field="messages")
     if request.response_schema is not None:
-        raise rendering.unsuitable("mlx_lm.server would ignore the response format")
-    if any(message.images for message in request.messages):
-        raise rendering.unsuitable("mlx_lm.server would ignore the images, or fetch them itself")
+        field = "format" if dialect is Dialect.OLLAMA else "response_format"
+        raise rendering.unsuitable("mlx_lm.server would ignore the response format", field=field)
     for index, message in enumerate(request.messages):
+        if message.images:
+            field = f"messages.{index}.{'images' if dialect is Dialect.OLLAMA else 'content'}"
+            raise rendering.unsuitable("mlx_lm.server would ignore the images, or fetch them itself", field=field)
         for number, called in enumerate(message.tool_calls):
             arguments_of(index, number, called.arguments)  # it reads them, and answers 404 where it cannot
     if (request.sampling.top_k or 0) > _SMALLEST_VOCABULARY:
-        raise rendering.unsuitable(f"a top_k above {_SMALLEST_VOCABULARY} may end mlx_lm.server's generation thread")
-    template = request.extra.get("chat_template_kwargs", {})
-    if isinstance(template, dict) and (others := template.keys() - _TEMPLATE_ARGUMENTS):
-        raise rendering.unsuitable(f"mlx_lm.server may be harmed by {', '.join(sorted(others))} for its chat template")
-    rendering.refuse_ignored(request, "mlx_lm.server", known=_TAKEN)
+        raise rendering.unsuitable(
+            f"a top_k above {_SMALLEST_VOCABULARY} may end mlx_lm.server's generation thread",
+            field="options.top_k" if dialect is Dialect.OLLAMA else "top_k",
+        )
+    template = rendering.template_arguments(request)
+    if others := sorted(template.keys() - _TEMPLATE_ARGUMENTS):
+        raise rendering.unsuitable(
+            f"mlx_lm.server may be harmed by {', '.join(others)} for its chat template",
+            field=f"chat_template_kwargs.{others[0]}",
+        )
+    rendering.refuse_ignored(request, "mlx_lm.server", known=_TAKEN[request.operation])
 
 
 def _adapt(request: Request) -> Request:
@@ -78,10 +92,8 @@ def _adapt(request: Request) -> Request:
     # Below 0: elsewhere, -1 stands for no seed and for no top_k.
     seed = None if said.seed is None or said.seed == -1 else said.seed % _SEEDS
     top_k = None if said.top_k is None or said.top_k < 0 else said.top_k
-    template = request.extra.get("chat_template_kwargs", {})
-    if not isinstance(template, dict):
-        raise RequestRejectedError("chat_template_kwargs: Expected `object`", field="chat_template_kwargs")
-    extra: dict[str, Any] = dict(request.extra)
-    if isinstance(think := extra.get("think"), bool):
-        extra["chat_template_kwargs"] = {"enable_thinking": think, **template}
+    template = rendering.template_arguments(request)
+    extra: dict[str, Any] = {}
+    if request.operation is Operation.CHAT and template:
+        extra["chat_template_kwargs"] = template
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(said, seed=seed, top_k=top_k), extra=extra)

@@ -11,9 +11,10 @@ from athena.router.dialects.ollama_requests import PASSED_ON
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
 from athena.router.errors import BackendError, FailureKind
-from athena.router.types import Backend, BackendType, Dialect, Operation
+from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
+_TAKEN = PASSED_ON | {"options", "reasoning_effort"}
 _HTTP_BAD_REQUEST = 400
 
 
@@ -37,8 +38,12 @@ class OllamaEngine:
         if call.dialect is Dialect.OLLAMA:
             return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
         request = call.request
-        rendering.refuse_ignored(request, "Ollama", known=PASSED_ON | {"options"})
-        body = codec(Dialect.OLLAMA).encode_request(rendering.with_defaults(request, backend))
+        rendering.refuse_ignored(request, "Ollama", known=_TAKEN)
+        for index, message in enumerate(request.messages):
+            if message.name is not None:
+                field = f"messages.{index}.name"
+                raise rendering.unsuitable(f"Ollama would ignore {field}", field=field)
+        body = codec(Dialect.OLLAMA).encode_request(rendering.with_defaults(_adapt(request), backend))
         return Rendered(path=path, body=body, passthrough=False)
 
     def failure(self, status: int, body: bytes) -> BackendError | None:
@@ -47,6 +52,13 @@ class OllamaEngine:
             # The model lacks tools, thinking or chat: that of another backend may have them.
             return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status, own_words=error.own_words)
         return error
+
+
+def _adapt(request: Request) -> Request:
+    """Say in Ollama's own way whether to think: how much is known to few of its models, and the others fail over it."""
+    if "think" in request.extra or (effort := rendering.effort_of(request)) is None:
+        return request
+    return msgspec.structs.replace(request, extra={**request.extra, "think": bool(effort)})
 
 
 def _with_default_options(body: bytes, backend: Backend) -> bytes:

@@ -7,13 +7,22 @@ import msgspec
 from athena.router.call import Call
 from athena.router.dialects import codec
 from athena.router.dialects.decoding import decode, raw_fields
-from athena.router.dialects.openai_requests import PASSED_ON
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
 from athena.router.errors import BackendError
-from athena.router.types import Backend, BackendType, Dialect, Operation
+from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
+
+
+# Extra fields that are passed on where the reply is translated. Others of OpenAI's ask for what the reply would then
+# have no place for: several answers, probabilities, the prompt itself.
+_TAKEN_ANYWHERE = frozenset({"guided_json", "ignore_eos", "logit_bias", "min_tokens", "user"})
+_TAKEN = {
+    Operation.CHAT: _TAKEN_ANYWHERE
+    | {"chat_template_kwargs", "parallel_tool_calls", "reasoning_effort", "think", "tool_choice"},
+    Operation.GENERATE: _TAKEN_ANYWHERE,
+}
 
 
 class _Said(msgspec.Struct):
@@ -39,13 +48,29 @@ class OpenAIEngine:
             return Rendered(path=path, body=_with_defaults(call.body, backend), passthrough=True)
         request = call.request
         if not (request.prompt or request.messages):
-            raise rendering.unsuitable("only Ollama takes an empty prompt, which loads or unloads a model")
-        rendering.refuse_ignored(request, "an OpenAI-compatible server", known=PASSED_ON - {"suffix"})
-        body = codec(Dialect.OPENAI).encode_request(rendering.with_defaults(request, backend))
+            raise rendering.unsuitable(
+                "only Ollama takes an empty prompt, which loads or unloads a model",
+                field="messages" if request.operation is Operation.CHAT else "prompt",
+            )
+        rendering.refuse_ignored(request, "an OpenAI-compatible server", known=_TAKEN[request.operation])
+        body = codec(Dialect.OPENAI).encode_request(rendering.with_defaults(_adapt(request), backend))
         return Rendered(path=path, body=body, passthrough=False)
 
     def failure(self, status: int, body: bytes) -> BackendError | None:
         return rendering.failure(status, body)
+
+
+def _adapt(request: Request) -> Request:
+    """Say in OpenAI's own way how much to think; whether to think at all is its server's chat template's affair."""
+    if request.operation is not Operation.CHAT or "think" not in request.extra:
+        return request
+    extra = {name: value for name, value in request.extra.items() if name != "think"}
+    effort = rendering.effort_of(request)
+    if isinstance(effort, str):
+        extra["reasoning_effort"] = effort
+    else:
+        extra["chat_template_kwargs"] = rendering.template_arguments(request)
+    return msgspec.structs.replace(request, extra=extra)
 
 
 def _with_defaults(body: bytes, backend: Backend) -> bytes:

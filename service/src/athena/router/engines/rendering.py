@@ -8,14 +8,14 @@ import msgspec
 
 from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.openai_replies import error_message
-from athena.router.errors import BackendError, FailureKind
+from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.types import Backend, Request
 
 # Fields of either dialect that do not change what the answer says, or are set to what holds without them.
 _WITHOUT_EFFECT = frozenset(
     {
-        "keep_alive", "metadata", "prompt_cache_key", "reasoning_effort", "safety_identifier", "service_tier", "store",
-        "think", "user", "verbosity",
+        "keep_alive", "metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+        "safety_identifier", "user",
     }
 )  # fmt: skip
 _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
@@ -27,9 +27,14 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "parallel_tool_calls": (True,),
     "raw": (False,),
+    "reasoning_effort": ("none",),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
     "suffix": ("",),
+    "think": (False,),
     "tool_choice": ("auto",),
     "top_logprobs": (0,),
+    "verbosity": ("medium",),
 }
 # Options of Ollama that say how to run the model, not what to answer.
 _RUNTIME_OPTIONS = frozenset(
@@ -38,6 +43,7 @@ _RUNTIME_OPTIONS = frozenset(
         "use_mlock", "use_mmap", "vocab_only",
     }
 )  # fmt: skip
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _REJECTING = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
@@ -74,12 +80,44 @@ def refuse_ignored(request: Request, engine: str, *, known: Iterable[str] = ()) 
     if "options" not in taken:
         ignored += [f"options.{name}" for name in request.extra.get("options", {}) if name not in _RUNTIME_OPTIONS]
     if ignored:
-        raise unsuitable(f"{engine} would ignore {', '.join(sorted(ignored))}")
+        ignored.sort()
+        raise unsuitable(f"{engine} would ignore {', '.join(ignored)}", field=ignored[0])
 
 
-def unsuitable(detail: str) -> BackendError:
-    """Return the error of an engine to which a call is not even sent."""
-    return BackendError(FailureKind.UNSUITABLE, detail)
+def effort_of(request: Request) -> bool | str | None:
+    """Return whether the caller wants the model to think, or how much; None where it does not say.
+
+    It says so in Ollama's way (`think`) or in OpenAI's (`reasoning_effort`, of which "none" is False). Raises
+    RequestRejectedError where it is no way that is known.
+    """
+    think = request.extra.get("think")
+    if isinstance(think, bool):
+        return think
+    name = "think" if think is not None else "reasoning_effort"
+    effort = request.extra.get(name)
+    if effort is not None and effort not in _EFFORTS:
+        raise RequestRejectedError(f"{name}: must be one of {', '.join(_EFFORTS)}", field=name)
+    return False if effort == "none" else effort
+
+
+def template_arguments(request: Request) -> dict[str, Any]:
+    """Return what a chat template is told: what the caller says itself, before how much the model should think.
+
+    The latter goes by the names that the templates of Qwen, GLM, gpt-oss, … look for.
+    """
+    said = request.extra.get("chat_template_kwargs", {})
+    if not isinstance(said, dict):
+        raise RequestRejectedError("chat_template_kwargs: Expected `object`", field="chat_template_kwargs")
+    effort = effort_of(request)
+    if effort is None:
+        return said
+    level = {"reasoning_effort": effort} if isinstance(effort, str) else {}
+    return {"enable_thinking": bool(effort), **level, **said}
+
+
+def unsuitable(detail: str, *, field: str | None = None) -> BackendError:
+    """Return the error of an engine to which a call is not even sent; `field` is what it would ignore, if it is one."""
+    return BackendError(FailureKind.UNSUITABLE, detail, field=field)
 
 
 def splice(body: bytes, fields: dict[str, Any]) -> bytes:
