@@ -45,11 +45,15 @@ def traffic(system: System, watching: Prometheus) -> Tally:
         settled()
         watching.scrape()
     callers.close()
+    watching.hold()  # tests may do what they like with the system afterwards
     return callers.tally
 
 
 @pytest.fixture(scope="session")
 def filled_prometheus(watching: Prometheus, traffic: Tally) -> Prometheus:
-    """A Prometheus that has seen traffic of several models, engines, errors, streams and fallbacks."""
+    """A Prometheus that has seen traffic of several models, engines, errors, streams and fallbacks.
+
+    It answers as of the end of that traffic.
+    """
     assert traffic.replies
     return watching

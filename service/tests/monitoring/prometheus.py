@@ -38,16 +38,18 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """A running Prometheus; `url` has no trailing slash."""
+    """A running Prometheus; `url` has no trailing slash. Queries are of now, or of when `hold` was called."""
 
     def __init__(self, url: str, jobs: Jobs) -> None:
         self.url = url
         self.jobs = jobs
+        self._moment: float | None = None
         self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=30)
 
     def query(self, expression: str) -> list[Sample]:
         """Return the series of an instant query: the labels of each, and its value; fails where it is no query."""
-        answer = self._client.post("/query", data={"query": expression}).json()
+        moment = {} if self._moment is None else {"time": str(self._moment)}
+        answer = self._client.post("/query", data={"query": expression, **moment}).json()
         assert answer["status"] == "success", (expression, answer)
         data = answer["data"]
         if data["resultType"] == "scalar":
@@ -79,6 +81,10 @@ class Prometheus:
         )
         # `lastScrape` is when it began; it takes less than until the next.
         time.sleep(SCRAPE_SECONDS)
+
+    def hold(self) -> None:
+        """Answer all queries as of now, whatever happens later."""
+        self._moment = time.time()
 
     def close(self) -> None:
         """Ask nothing any more."""

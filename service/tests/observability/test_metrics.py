@@ -184,7 +184,7 @@ def test_what_happens_to_requests_on_their_way_is_counted() -> None:
     metrics.router.stalled()
     metrics.caller_left()
     metrics.unread_stream()
-    metrics.watch_connections(lambda: 12)
+    metrics.watch_server(connections=lambda: 12, refusals=dict, tasks=lambda: 3)
     found = samples(metrics)
     assert found["athena_queue_wait_seconds_count"] == {(): 3}
     assert found["athena_queue_wait_seconds_sum"][()] == pytest.approx(500.023)
@@ -195,6 +195,7 @@ def test_what_happens_to_requests_on_their_way_is_counted() -> None:
     assert found["athena_caller_left_total"] == {(): 1}
     assert found["athena_unread_streams_total"] == {(): 1}
     assert found["athena_connections"] == {(): 12}
+    assert found["athena_event_loop_tasks"] == {(): 3}
     assert found["athena_log_lines_dropped_total"] == {(): 0}
 
 

@@ -31,10 +31,12 @@ class _Counts:
 
     def __init__(self, metrics: "GenAiMetrics", labels: tuple[str, str, str, str], error_type: str) -> None:
         self.duration = metrics.duration.at(*labels, error_type, error_types.group_of(error_type))
-        self.first_token = metrics.first_token.at(*labels)
-        self.per_token = metrics.per_token.at(*labels)
-        self.input_tokens = metrics.tokens.at(*labels, "input")
-        self.output_tokens = metrics.tokens.at(*labels, "output")
+        # Where no engine answered there are no tokens, and no series that would say so for ever.
+        told = metrics if labels[2] != NO_PROVIDER else GenAiMetrics()
+        self.first_token = told.first_token.at(*labels)
+        self.per_token = told.per_token.at(*labels)
+        self.input_tokens = told.tokens.at(*labels, "input")
+        self.output_tokens = told.tokens.at(*labels, "output")
 
 
 class GenAiMetrics:

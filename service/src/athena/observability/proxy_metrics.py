@@ -32,20 +32,31 @@ class ProxyMetrics(ServiceMetrics):
         self._unread = unread.at()
         self.add(*self.replies.families, active, callers, unread, *self.router.families)
 
-    def watch_connections(self, count: Callable[[], int]) -> None:
-        """Name what tells how many connections of callers are open; it is called when the metrics are read."""
-        self.gauge("athena_connections", "Connections of callers that are open.", count, Merge.SUM)
-
-    def watch_refusals(self, read: Callable[[], Mapping[str, int]]) -> None:
-        """Name what tells, by error code, how often the HTTP server itself refused a caller or broke off with it."""
+    def watch_server(
+        self,
+        *,
+        connections: Callable[[], int],
+        refusals: Callable[[], Mapping[str, int]],
+        tasks: Callable[[], int],
+    ) -> None:
+        """Name what tells of the HTTP server: the callers' connections that are open, how often it refused a caller or
+        broke off with it, by error code, and the tasks of its event loop. Called when the metrics are read.
+        """
+        self.gauge("athena_connections", "Connections of callers that are open.", connections, Merge.SUM)
         self.add(
             Family(
                 Kind.COUNTER,
                 "athena_refused",
                 "Callers that the HTTP server itself refused, or broke off with, by the reason.",
                 ("reason",),
-                read=lambda: [((reason,), float(count)) for reason, count in read().items()],
+                read=lambda: [((reason,), float(count)) for reason, count in refusals().items()],
             )
+        )
+        self.gauge(
+            "athena_event_loop_tasks",
+            "Tasks of the event loops: a few of the proxy's own, and one for each request.",
+            tasks,
+            Merge.SUM,
         )
 
     def caller_left(self) -> None:

@@ -12,7 +12,6 @@ import msgspec
 import structlog
 
 from athena.errors import AthenaError
-from athena.observability.families import Merge
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.service_metrics import CONTENT_TYPE
 from athena.observability.sharing import SharedMetrics
@@ -90,13 +89,10 @@ class Proxy:
 
     def served_by(self, server: Server) -> None:
         """Show in the metrics how many callers the server holds, and how many it refused."""
-        self._metrics.watch_connections(lambda: len(server.connections))
-        self._metrics.watch_refusals(lambda: server.refused)
-        self._metrics.gauge(
-            "athena_event_loop_tasks",
-            "Tasks of the event loops: a few of the proxy's own, and one for each request.",
-            lambda: len(asyncio.all_tasks(server.loop)) + server.working,
-            Merge.SUM,
+        self._metrics.watch_server(
+            connections=lambda: len(server.connections),
+            refusals=lambda: server.refused,
+            tasks=lambda: len(asyncio.all_tasks(server.loop)) + server.working,
         )
 
     def serve(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
