@@ -9,8 +9,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(path: str) -> ModuleType:
-    """Return the module of a file of the repository, by its path from the root."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    """Return the module of a file of the repository, by its path from the root.
+
+    What several modules of a role share, in its module_utils, has to be loaded before them.
+    """
+    place = "ansible.module_utils." if Path(path).parent.name == "module_utils" else ""
+    spec = importlib.util.spec_from_file_location(place + Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

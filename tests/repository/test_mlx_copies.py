@@ -20,6 +20,8 @@ ROLE = Path(__file__).parents[2] / "roles" / "mlx"
 HUB = {"repository": "someone/model", "revision": "a" * 40}
 FILES = {"config.json": b"{}", "b.safetensors": os.urandom(3 << 20), "a b.txt": b"text"}
 
+load("roles/mlx/module_utils/mlx_files.py")
+making = load("roles/mlx/module_utils/mlx_making.py")
 module, copying = load("roles/mlx/library/mlx_model.py"), load("roles/mlx/files/copy_model.py")
 
 
@@ -44,7 +46,7 @@ def model(folder: Path, *peers: dict[str, Any]) -> Any:
         "keep": 1,
         **dict.fromkeys(("version", "sha256", "user", "key"), ""),
     }
-    return module.Model(params)
+    return making.Model(params)
 
 
 def have(folder: Path, *peers: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +153,7 @@ def test_what_another_host_does_not_have_as_it_said_is_not_taken(host: Host, tmp
     assert "does not tell what there is" in silent
     assert damaged.endswith("did not come as it is there, and was thrown away")
     shutil.rmtree(tried.staging)
-    with pytest.raises(module.ModelError, match="Fetching someone/model failed"):  # the source is next
+    with pytest.raises(making.ModelError, match="Fetching someone/model failed"):  # the source is next
         have(tmp_path / "model", host.told)
 
 

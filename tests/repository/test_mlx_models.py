@@ -1,6 +1,7 @@
 """What the role mlx decides: which declarations it refuses, which files it takes for a model, who has a port."""
 
 import fcntl
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ HUB = {"repository": "someone/model", "revision": "a" * 40}
 
 
 declared = load("roles/mlx/filter_plugins/mlx_models.py")
+load("roles/mlx/module_utils/mlx_files.py")
+making = load("roles/mlx/module_utils/mlx_making.py")
 files, host = load("roles/mlx/library/mlx_model.py"), load("roles/mlx/library/mlx_look.py")
 
 
@@ -109,7 +112,7 @@ def model(source: Path, **more: Any) -> Any:
         "peers": [],
         **more,
     }
-    return files.Model(params)
+    return making.Model(params)
 
 
 def have(source: Path, **more: Any) -> dict[str, Any]:
@@ -173,7 +176,7 @@ def test_damage_is_found_as_far_as_it_is_looked_for(source: Path) -> None:
     touched = file.stat()
     assert have(source)["damaged"] == ["b.safetensors has another content than when it was made"]
     file.write_text("Weights")
-    files.os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     mended = have(source, verify=True)  # of the time of the one that was made anew, it has not
     assert mended["damaged"] != []
     assert mended["sha256"] == made["sha256"]
@@ -191,7 +194,7 @@ def test_a_touched_file_is_no_damage(source: Path) -> None:
     ("more", "words"), [({"sha256": "0" * 64}, "sha256 is 0000"), ({"memory_bytes": 3}, "alone have")]
 )
 def test_what_is_not_as_declared_is_refused_and_not_there(source: Path, more: dict[str, Any], words: str) -> None:
-    with pytest.raises(files.ModelError, match=words):
+    with pytest.raises(making.ModelError, match=words):
         have(source, **more)
     assert not model(source).target.exists()
 
@@ -201,7 +204,7 @@ def test_two_runs_do_not_make_it_at_once(source: Path) -> None:
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(files.ModelError, match="another run makes it"):
+        with pytest.raises(making.ModelError, match="another run makes it"):
             have(source)
 
 
