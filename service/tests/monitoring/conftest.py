@@ -38,6 +38,7 @@ def watching(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="session")
 def traffic(system: System, watching: Prometheus) -> Tally:
     """What callers got, in two rounds, so that every series has grown while it was watched."""
+    watching.scrape()
     callers = Callers(system)
     for _ in range(2):
         callers.everything()

@@ -72,10 +72,11 @@ class Prometheus:
 
     def scrape(self) -> None:
         """Return once everything was scraped that is there now."""
+        wanted = sum(len(targets) for targets in self.jobs.values())  # it comes to know them after some seconds
         now = time.time()
         began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
         _until(
-            lambda: all(one["health"] == "up" and one["lastScrape"] > began for one in self.targets()),
+            lambda: sum(one["health"] == "up" and one["lastScrape"] > began for one in self.targets()) == wanted,
             SCRAPED_WITHIN_SECONDS,
             lambda: [(one["scrapeUrl"], one["lastError"], one["lastScrape"]) for one in self.targets()],
         )
