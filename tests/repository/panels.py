@@ -1,7 +1,7 @@
 """What the dashboards ask, as it is in the files that Grafana reads.
 
 usage: python tests/repository/panels.py prometheus | loki   One JSON object a line: `dashboard`, `panel`, `query`.
-The variables of the dashboards are filled in: all models, backends and hosts, and intervals of a minute.
+The variables of the dashboards are filled in: all models, backends and hosts, and intervals of ten minutes.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 DASHBOARDS = Path(__file__).parents[2] / "roles/grafana/files/dashboards"
 # What Grafana puts in the place of its variables, and of ours where all of it is chosen; of a request, one that may be.
 FILLED = {
-    "$__rate_interval": "1m",
-    "$__interval": "1m",
+    "$__rate_interval": "10m",
+    "$__interval": "10m",
     "$model": ".*",
     "$backend": ".*",
     "$host": ".*",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitoring.prometheus import Prometheus, running_prometheus
+from tests.monitoring.exporters import running_exporters
+from tests.monitoring.prometheus import Jobs, Prometheus, running_prometheus
 from tests.monitoring.system import System, running_system
 from tests.monitoring.traffic import Callers, Tally, read_admin, settled
 from tests.support.postgres import PostgresServer
@@ -28,10 +29,19 @@ def system(
 
 
 @pytest.fixture(scope="session")
-def watching(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def exporters(
+    system: System, database_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Jobs]:
+    """What tells of hosts, database, Redis and addresses."""
+    with running_exporters(tmp_path_factory.mktemp("exporters"), system, database_server.url()) as jobs:
+        yield jobs
+
+
+@pytest.fixture(scope="session")
+def watching(system: System, exporters: Jobs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that scrapes all of it, with the role's rules."""
-    rules = sorted(RULES.glob("*.yml"))
-    with running_prometheus(tmp_path_factory.mktemp("prometheus"), system.jobs(), rules=rules) as prometheus:
+    rules, jobs = sorted(RULES.glob("*.yml")), {**system.jobs(), **exporters}
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), jobs, rules=rules) as prometheus:
         yield prometheus
 
 

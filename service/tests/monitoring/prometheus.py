@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import yaml
 
 from tests.support.ports import quiet_port
 
@@ -19,11 +20,14 @@ SCRAPE_SECONDS = 1
 
 
 class Target(NamedTuple):
-    """What to scrape: an address without a scheme, the labels that all of it gets, and where the metrics are."""
+    """What to scrape: an address without a scheme, the labels that all of it gets, where the metrics are, and with
+    which parameters they are asked for.
+    """
 
     address: str
     labels: Mapping[str, str]
     path: str = "/metrics"
+    parameters: Mapping[str, Sequence[str]] = {}
 
 
 Jobs = Mapping[str, Sequence[Target]]
@@ -70,6 +74,13 @@ class Prometheus:
         found: list[dict[str, Any]] = self._get("targets")["activeTargets"]
         return found
 
+    def rule_errors(self) -> list[str]:
+        """Return what went wrong when rules were evaluated."""
+        groups = self._get("rules")["groups"]
+        return [
+            f"{rule['name']}: {rule['lastError']}" for group in groups for rule in group["rules"] if "lastError" in rule
+        ]
+
     def scrape(self) -> None:
         """Return once everything was scraped that is there now."""
         wanted = sum(len(targets) for targets in self.jobs.values())  # it comes to know them after some seconds
@@ -102,11 +113,12 @@ def running_prometheus(folder: Path, jobs: Jobs, *, rules: Sequence[Path] = ()) 
     port = quiet_port()
     config = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
-        "rule_files": [str(rule) for rule in rules],
+        "rule_files": [str(rule) for rule in _hurried(folder, rules)],
         "scrape_configs": [
             {
                 "job_name": job if position == 0 else f"{job} {position}",
                 "metrics_path": target.path,
+                "params": {name: list(values) for name, values in target.parameters.items()},
                 "static_configs": [{"targets": [target.address], "labels": {"job": job, **target.labels}}],
             }
             for job, targets in jobs.items()
@@ -135,6 +147,17 @@ def check_metrics(text: bytes) -> str:
     """Return what promtool has to say of an exposition; nothing where it is well."""
     ran = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     return (ran.stdout + ran.stderr).decode()
+
+
+def _hurried(folder: Path, rules: Sequence[Path]) -> Iterator[Path]:
+    """Yield copies of rules that are all evaluated as often as Prometheus does it unless told otherwise."""
+    for rule in rules:
+        content = yaml.safe_load(rule.read_text())
+        for group in content["groups"]:
+            group.pop("interval", None)
+        copy = folder / rule.name
+        copy.write_text(yaml.safe_dump(content))
+        yield copy
 
 
 def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:

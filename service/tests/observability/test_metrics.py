@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from athena.observability.error_types import GROUPS
+from athena.observability.error_types import GROUPS, ErrorGroup
 from athena.observability.exposition import text_of
 from athena.observability.gen_ai_metrics import NO_PROVIDER, OTHER_MODEL, GenAiMetrics
 from athena.observability.proxy_metrics import ProxyMetrics
@@ -29,6 +29,14 @@ class Library:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "athena_requests",
+            "Requests for a reply, by who was at fault where it did not come whole; error_group is empty where it did.",
+            ("error_group",),
+            registry=self.registry,
+        )
+        for group in ("", *ErrorGroup):
+            self.requests.labels(group)
         self.duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "Time from a request's arrival to the end of its reply; error_type is empty where that came whole.",
@@ -61,7 +69,9 @@ class Library:
     def record(
         self, labels: tuple[str, str, str, str], error: str, seconds: float, first: float | None, usage: Usage | None
     ) -> None:
-        self.duration.labels(*labels, error, GROUPS[error] if error else "").observe(seconds)
+        group = GROUPS[error] if error else ""
+        self.requests.labels(group).inc()
+        self.duration.labels(*labels, error, group).observe(seconds)
         first_token, per_token = self.first_token.labels(*labels), self.per_token.labels(*labels)
         read, written = self.tokens.labels(*labels, "input"), self.tokens.labels(*labels, "output")
         if first is not None:

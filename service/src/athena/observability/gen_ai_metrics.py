@@ -7,6 +7,7 @@ The buckets are those that the conventions advise.
 from bisect import bisect_left
 
 from athena.observability import error_types
+from athena.observability.error_types import ErrorGroup
 from athena.observability.families import Family, Kind
 from athena.router.types import Operation, Usage
 
@@ -27,10 +28,12 @@ _Key = tuple[Operation, str, str, int | None, str]
 class _Counts:
     """The series of one (operation, model, engine, backend, outcome), looked up once."""
 
-    __slots__ = ("duration", "first_token", "input_tokens", "output_tokens", "per_token")
+    __slots__ = ("duration", "first_token", "input_tokens", "output_tokens", "per_token", "requests")
 
     def __init__(self, metrics: "GenAiMetrics", labels: tuple[str, str, str, str], error_type: str) -> None:
-        self.duration = metrics.duration.at(*labels, error_type, error_types.group_of(error_type))
+        group = error_types.group_of(error_type)
+        self.requests = metrics.requests.at(group)
+        self.duration = metrics.duration.at(*labels, error_type, group)
         # Where no engine answered there are no tokens, and no series that would say so for ever.
         told = metrics if labels[2] != NO_PROVIDER else GenAiMetrics()
         self.first_token = told.first_token.at(*labels)
@@ -43,6 +46,16 @@ class GenAiMetrics:
     """The families of a process that answers prompts through a router."""
 
     def __init__(self) -> None:
+        # Promises are judged by these, which are there from the start, at 0: of a series that appears with its first
+        # error, Prometheus does not know that there was none before.
+        self.requests = Family(
+            Kind.COUNTER,
+            "athena_requests",
+            "Requests for a reply, by who was at fault where it did not come whole; error_group is empty where it did.",
+            ("error_group",),
+        )
+        for group in ("", *ErrorGroup):
+            self.requests.at(group)
         self.duration = Family(
             Kind.HISTOGRAM,
             "gen_ai_server_request_duration_seconds",
@@ -71,7 +84,7 @@ class GenAiMetrics:
             (*_LABELS, "gen_ai_token_type"),
             bounds=_TOKEN_BUCKETS,
         )
-        self.families = (self.duration, self.first_token, self.per_token, self.tokens)
+        self.families = (self.requests, self.duration, self.first_token, self.per_token, self.tokens)
         self._counts: dict[_Key, _Counts] = {}
 
     def record(
@@ -95,6 +108,7 @@ class GenAiMetrics:
         counts = self._counts.get((operation, model, provider, backend_id, error_type))
         if counts is None:
             counts = self._learn(operation, model, provider, backend_id, error_type)
+        counts.requests.value += 1
         duration = counts.duration
         duration.counts[bisect_left(_DURATION_BUCKETS, seconds)] += 1
         duration.value += seconds
