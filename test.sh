@@ -7,7 +7,7 @@ cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: scenarios of molecule, and tests on the trial.
-long_scenarios=(fleet)
+long_scenarios=(fleet logs)
 long_tests=(tests/trial/test_whole_system_fleet.py)
 
 usage() {

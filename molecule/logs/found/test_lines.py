@@ -1,0 +1,97 @@
+"""What a person finds in Loki: a request by its id, in the lines of every service; and never what was said."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from caller_on_the_host import LOKI, ORCHESTRATOR, Caller
+from testinfra.host import Host
+
+QUESTION = "the-words-of-the-caller"
+PANELS = Path(__file__).parents[3] / "tests/repository/panels.py"
+ANSWER = "the-words-of-the-engine"
+
+
+@pytest.fixture
+def caller(host: Host) -> Caller:
+    return Caller(host)
+
+
+def test_a_callers_request_id_finds_its_lines_of_proxy_and_engine(caller: Caller) -> None:
+    assert caller.chat("from-the-proxy-1", QUESTION) == 200
+    query = '{environment="test"} | request_id="from-the-proxy-1"'
+    lines = caller.found(query, lambda lines: {"proxy", "engine"} <= {labels["app"] for labels, *_ in lines})
+    events = {(labels["app"], labels["event"]) for labels, *_ in lines}
+    assert events >= {
+        ("proxy", "routing_llm_request"),
+        ("proxy", "llm_request_completed"),
+        ("engine", "engine_request"),
+    }
+
+
+def test_a_callers_request_id_finds_its_lines_of_orchestrator_and_engine(caller: Caller) -> None:
+    status, text = caller.ask(
+        f"{ORCHESTRATOR}/query", {"query": QUESTION, "mode": "owner"}, X_Request_ID="from-the-orchestrator-1"
+    )
+    assert status == 200, text
+    query = '{environment="test"} | request_id="from-the-orchestrator-1"'
+    lines = caller.found(query, lambda lines: {"orchestrator", "engine"} <= {labels["app"] for labels, *_ in lines})
+    assert {labels["app"] for labels, *_ in lines} == {"orchestrator", "engine"}
+
+
+def test_an_event_is_found_by_what_the_line_says(caller: Caller) -> None:
+    assert caller.chat("event-1") == 200
+    for event in ("routing_llm_request", "llm_request_completed"):
+        lines = caller.found(f'{{app="proxy"}} | json | event="{event}" | request_id="event-1"')
+        assert [json.loads(text)["event"] for _, _, text in lines] == [event]
+        assert {labels["service"] for labels, *_ in lines} == {"proxy"}
+
+
+def test_lines_that_are_no_json_are_there_as_they_are(caller: Caller) -> None:
+    lines = caller.found('{app="postgresql"} |= "database system is ready to accept connections"')
+    assert {labels["app"] for labels, *_ in lines} == {"postgresql"}
+
+
+def test_streams_are_told_apart_by_a_few_labels_alone(caller: Caller) -> None:
+    assert caller.found('{app="proxy"}')
+    _, text = caller.ask(f"{LOKI}/loki/api/v1/labels")
+    assert sorted(json.loads(text)["data"]) == ["app", "environment", "host", "service"]
+    _, text = caller.ask(f"{LOKI}/loki/api/v1/label/app/values")
+    assert {"admin", "engine", "orchestrator", "postgresql", "proxy"} <= set(json.loads(text)["data"])
+
+
+def test_every_query_of_the_dashboards_is_understood(caller: Caller) -> None:
+    told = subprocess.run([sys.executable, PANELS, "loki"], capture_output=True, text=True, check=True).stdout
+    queries = [json.loads(line)["query"] for line in told.splitlines()]
+    assert queries
+    for query in queries:
+        arguments = urlencode({"query": query, "limit": 10})
+        status, text = caller.ask(f"{LOKI}/loki/api/v1/query_range?{arguments}")
+        assert status == 200, f"{query}: {text}"
+
+
+def test_prompts_and_answers_are_in_no_line(caller: Caller, host: Host) -> None:
+    assert caller.chat("a-secret-question", f"{QUESTION} again") == 200
+    assert caller.found('{app="proxy"} | request_id="a-secret-question"')
+    for words in (QUESTION, ANSWER):
+        assert caller.lines(f'{{app=~".+"}} |= "{words}"') == []
+        assert host.run(f"grep -r {words} /var/lib/athena/logs /var/log/postgresql").rc == 1
+
+
+def test_what_loki_keeps_is_nobody_elses(host: Host) -> None:
+    for folder, user in (("/var/lib/athena-loki", "_athena_loki"), ("/var/lib/athena-log-collector", "_athena_logs")):
+        assert (host.file(folder).user, host.file(folder).mode) == (user, 0o700)
+    assert host.file("/etc/athena/loki.yaml").mode == 0o640
+    listening = host.check_output("ss --no-header --listening --tcp --numeric --processes")
+    addresses = {line.split()[3] for line in listening.splitlines() if '"loki"' in line or '"otelcol"' in line}
+    assert addresses == {"127.0.0.1:3100", "127.0.0.1:9096", "127.0.0.1:8889"}
+
+
+def test_the_collector_tells_of_itself(caller: Caller) -> None:
+    status, text = caller.ask("http://127.0.0.1:8889/metrics")
+    assert status == 200
+    assert "otelcol_exporter_queue_size" in text
+    assert "otelcol_exporter_sent_log_records" in text
