@@ -8,9 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
 from athena.observability.error_types import GROUPS, ErrorGroup
 from athena.observability.exposition import text_of
+from athena.observability.families import Family, Kind
 from athena.observability.gen_ai_metrics import NO_PROVIDER, OTHER_MODEL, GenAiMetrics
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.router_metrics import BackendReading
@@ -222,3 +224,13 @@ def test_a_name_without_series_yet_is_told_all_the_same() -> None:
     text = ProxyMetrics().exposition().decode()
     assert "# TYPE athena_requests_moved_total counter\n" in text
     assert "# TYPE athena_backend_state gauge\n" in text
+
+
+def test_counts_beyond_a_million_have_the_librarys_form_as_well() -> None:
+    family = Family(Kind.HISTOGRAM, "x", "Many.", bounds=(1.0, 2.0))
+    (series,) = family.series()
+    series.counts[:] = [999_999, 1, 1_234_567]
+    assert [line.rpartition(" ")[2] for line in text_of(family, [series]).splitlines() if line.startswith("x_b")] == [
+        floatToGoString(count)  # type: ignore[no-untyped-call]
+        for count in (999_999, 1_000_000, 2_234_567)
+    ]

@@ -15,6 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from athena.observability.families import Family, Kind, Series
 
+_MILLION = 1_000_000
 Processes = Iterable[tuple[int, int]]
 
 
@@ -24,9 +25,10 @@ def text_of(family: Family, series: Sequence[Series]) -> str:
     shown = f"{name}_total" if family.kind is Kind.COUNTER else name
     lines = _head(shown, family, family.kind)
     labelled = [(one, *_around(family.labels, one.labels)) for one in series]
+    bounds = [_number(bound) for bound in (*family.bounds, float("inf"))]
     for one, before, after in labelled:
         if family.kind is Kind.HISTOGRAM:
-            lines += _histogram(family, one, before, after)
+            lines += _histogram(name, bounds, one, before, after)
         else:
             lines.append(f"{shown}{_braced(before + after)} {_number(one.value)}\n")
     if family.kind is not Kind.GAUGE and series:
@@ -77,14 +79,16 @@ def _head(name: str, family: Family, kind: Kind) -> list[str]:
     return [f"# HELP {name} {documentation}\n", f"# TYPE {name} {kind}\n"]
 
 
-def _histogram(family: Family, series: Series, before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[str]:
-    name, others = family.name, _braced(before + after)
+def _histogram(
+    name: str, bounds: Sequence[str], series: Series, before: tuple[str, ...], after: tuple[str, ...]
+) -> Iterator[str]:
+    others = _braced(before + after)
     start = f"{name}_bucket{{" + "".join(f"{pair}," for pair in before) + 'le="'
     end = '"' + "".join(f",{pair}" for pair in after) + "} "
-    bounds = (*family.bounds, float("inf"))
     total = 0
     for bound, total in zip(bounds, accumulate(series.counts), strict=True):
-        yield f"{start}{_number(bound)}{end}{_number(total)}\n"
+        # The library's form, by a shorter way: most lines of all are these.
+        yield f"{start}{bound}{end}{total}.0\n" if total < _MILLION else f"{start}{bound}{end}{_number(total)}\n"
     yield f"{name}_count{others} {_number(total)}\n"
     yield f"{name}_sum{others} {_number(series.value)}\n"
 
