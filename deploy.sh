@@ -31,6 +31,7 @@ actions
   backup [--json]         back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
   rotate [SECRET]         make a new secret, or all of them, and deploy, which has everything use it
+  monitoring              set up the monitoring host, and what tells it of all others
   logs [COMPONENT] [-f]   the end of the logs; -f follows them, or on a cluster names the command that does
   unlock                  remove the lock that a killed run left behind
   destroy [--yes] [--data]   stop everything; asks for the environment's name first. On a cluster what holds data stays,

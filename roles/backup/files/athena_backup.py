@@ -69,12 +69,15 @@ class Settings:
     folder: Path
     keep: int
     reserve_bytes: int
+    # Where the host's exporter reads figures, if it is there.
+    metrics_folder: Path | None = None
 
     @classmethod
     def load(cls) -> "Settings":
         """Read the settings file."""
         values = json.loads(SETTINGS_FILE.read_text())
-        return cls(**{**values, "folder": Path(values["folder"])})
+        folders = {key: Path(values[key]) for key in ("folder", "metrics_folder") if key in values}
+        return cls(**{**values, **folders})
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,18 @@ class Backups:
         """Restore a backup beside the live database, compare it with its manifest, and drop it again."""
         manifest = self.find(wanted)
         with self._restored(manifest):
+            self._tell(manifest)
             return self._described(manifest)
+
+    def _tell(self, proven: Manifest) -> None:
+        """Leave the figures of the newest backup, which was just proven, for Prometheus."""
+        folder = self._settings.metrics_folder
+        if proven == self.manifests()[-1] and folder is not None and folder.is_dir():
+            file = folder / "athena_backup.prom"
+            unfinished = file.with_name(file.name + PART)
+            unfinished.write_text(figures(proven))
+            unfinished.chmod(0o644)  # for the exporter's account
+            unfinished.rename(file)
 
     def keep(self, wanted: str) -> dict[str, Any]:
         """Have a backup stay, however many there will be; answers whether that is new."""
@@ -388,6 +402,22 @@ def grant(cursor: Any, name: str, manifest: Manifest) -> None:
         to = sql.SQL("PUBLIC") if entry["to"] is None else sql.Identifier(entry["to"])
         statement = sql.SQL("GRANT {} ON DATABASE {} TO {}")
         cursor.execute(statement.format(sql.SQL(entry["privilege"]), sql.Identifier(name), to))
+
+
+# --- Prometheus -------------------------------------------------------------------------------------------------------
+
+
+def figures(proven: Manifest) -> str:
+    """Return what Prometheus is told of the last backup that was restored once: when it was made, and its size."""
+    made = datetime.fromisoformat(proven.made_at).timestamp()
+    return (
+        "# HELP athena_backup_timestamp_seconds When the last backup was made that was restored once.\n"
+        "# TYPE athena_backup_timestamp_seconds gauge\n"
+        f"athena_backup_timestamp_seconds {made:.0f}\n"
+        "# HELP athena_backup_size_bytes Its size.\n"
+        "# TYPE athena_backup_size_bytes gauge\n"
+        f"athena_backup_size_bytes {proven.size}\n"
+    )
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
