@@ -178,7 +178,7 @@ locks_match_their_inputs() {
 }
 
 stage_unit() {
-  check "programs" need redis-server:redis-server
+  check "programs" need redis-server:redis-server curl:curl jq:jq
   tests service/tests -m "not engine and not slow" --numprocesses auto --dist worksteal
 }
 

@@ -1,3 +1,5 @@
+import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -51,6 +53,50 @@ def test_figures_are_means_over_everything_so_far(admin_api: AdminApi) -> None:
         "avg_latency_ms": pytest.approx(1100),
         "avg_tokens_per_sec": pytest.approx(32),
     }
+
+
+# As an operator's guide has it; scripts rely on these names.
+PERFORMANCE = """.[] | {
+    model: .model_name,
+    backend: .backend_type,
+    tokens_per_sec: .avg_tokens_per_sec,
+    latency_ms: .avg_latency_ms,
+    requests: .total_requests,
+    errors: .total_errors
+  }"""
+
+
+def test_jq_shows_the_performance_of_every_backend(admin_api: AdminApi) -> None:
+    busy = admin_api.add("phi3:mini", backend_type="mlx", endpoint_url="http://mac.example.internal:8080")["id"]
+    admin_api.add("llama3.1:8b")
+    figure = {"backend_id": busy, "requests": 142, "errors": 1, "latency_ms_sum": 141 * 2980.0}
+    assert report(admin_api, {**figure, "completion_tokens": 3340, "completion_seconds": 100.0}).status_code == 204
+    url = f"{admin_api.base_url}/api/llm-backends"
+    authorization = f"Authorization: Bearer {admin_api.token}"
+    answer = subprocess.run(
+        ["curl", "--silent", "-X", "GET", url, "-H", authorization], capture_output=True, check=True, timeout=30
+    )
+    shown = subprocess.run(
+        ["jq", "--compact-output", PERFORMANCE], input=answer.stdout, capture_output=True, check=True, timeout=30
+    )
+    assert [json.loads(line) for line in shown.stdout.splitlines()] == [
+        {
+            "model": "phi3:mini",
+            "backend": "mlx",
+            "tokens_per_sec": 33.4,
+            "latency_ms": 2980.0,
+            "requests": 142,
+            "errors": 1,
+        },
+        {
+            "model": "llama3.1:8b",
+            "backend": "ollama",
+            "tokens_per_sec": None,
+            "latency_ms": None,
+            "requests": 0,
+            "errors": 0,
+        },
+    ]
 
 
 def test_failures_alone_give_no_averages(admin_api: AdminApi) -> None:
