@@ -93,6 +93,26 @@ class AgentSettings(ClientSettings):
     agent_state_file: Path | None = None
 
 
+class TraceSettings(_Settings):
+    """The standard variables of OpenTelemetry that decide whether there are traces: by `wanted`, where an endpoint is
+    named. The libraries read these and all others themselves.
+    """
+
+    otel_exporter_otlp_endpoint: Url | None = None
+    otel_exporter_otlp_traces_endpoint: Url | None = None
+    otel_exporter_otlp_protocol: Annotated[str, Field(pattern="^http/protobuf$")] = "http/protobuf"
+    otel_exporter_otlp_traces_protocol: Annotated[str, Field(pattern="^http/protobuf$")] = "http/protobuf"
+    otel_traces_exporter: Annotated[str, Field(pattern="^(otlp|none)$")] = "otlp"
+    otel_sdk_disabled: bool = False
+    otel_bsp_max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
+
+    @property
+    def wanted(self) -> bool:
+        """Whether requests are to be traced."""
+        named = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return named is not None and self.otel_traces_exporter != "none" and not self.otel_sdk_disabled
+
+
 class LogSettings(_Settings):
     """`LOG_LEVEL`: debug, info, warning or error. `ATHENA_LOG_CONTENT`: whether prompts and answers are logged, never
     (`off`) or `redacted`; as they are, in no case.

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from typing import Any
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -14,16 +13,18 @@ from athena.observability import logs
 from athena.observability.lines import LineWriter
 from athena.observability.requests import FastRequestLog, RequestLog, StructuredRequestLog
 from athena.observability.stamp import Stamp
-from athena.router.types import Backend, BackendType, Target
+from athena.router.call import Call
+from athena.router.types import Backend, BackendType, Operation, Request, Target
 
 ENDPOINT = "http://127.0.0.1:11434"
 BACKEND = Backend(model_name="m", backend_type=BackendType.AUTO, endpoint_url=ENDPOINT, id=7)
 TARGET = Target(backend=BACKEND, engine=BackendType.OLLAMA, endpoint_url=ENDPOINT)
 
 
-class Request(msgspec.Struct):
-    model: str
-    request_id: str = "0f1e2d3c"
+def request(model: str, request_id: str = "0f1e2d3c") -> Call:
+    call = Call.of(Request(operation=Operation.CHAT, model=model))
+    call.request_id = request_id
+    return call
 
 
 class Told:
@@ -44,13 +45,13 @@ class Told:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request("llama-3.1-8b"),
-        Request('a "model"\\\nof\u2028two lines %s', 'an "id"\n'),
-        Request("a very long name" * 100),
+        request("llama-3.1-8b"),
+        request('a "model"\\\nof\u2028two lines %s', 'an "id"\n'),
+        request("a very long name" * 100),
     ],
     ids=["usual", "hostile", "long"],
 )
-def test_both_ways_of_telling_a_request_tell_the_same(request_: Request) -> None:
+def test_both_ways_of_telling_a_request_tell_the_same(request_: Call) -> None:
     told = Told()
     with capture_logs() as captured:
         slow = StructuredRequestLog()
@@ -74,8 +75,8 @@ def test_both_ways_of_telling_a_request_tell_the_same(request_: Request) -> None
 def test_a_call_without_an_id_is_told_by_the_programs_own_logging() -> None:
     told = Told()
     with capture_logs() as captured:
-        told.log.routing(Request("m", ""), TARGET)
-        told.log.completed(Request("m", ""), TARGET, 1.0, 3)
+        told.log.routing(request("m", ""), TARGET)
+        told.log.completed(request("m", ""), TARGET, 1.0, 3)
     assert [record["event"] for record in captured] == ["routing_llm_request", "llm_request_completed"]
     assert all("request_id" not in record for record in captured)
 
@@ -83,13 +84,13 @@ def test_a_call_without_an_id_is_told_by_the_programs_own_logging() -> None:
 def test_callers_who_make_up_models_do_not_fill_the_memory() -> None:
     log = FastRequestLog(LineWriter(os.open(os.devnull, os.O_WRONLY), notice=lambda _: b""), "proxy", Stamp())
     for number in range(3000):
-        log.routing(Request(f"made-up-{number}"), TARGET)
+        log.routing(request(f"made-up-{number}"), TARGET)
     assert len(log._heads) <= 1024
 
 
 def test_without_a_configured_log_requests_are_told_through_structlog() -> None:
     with capture_logs() as captured:
-        logs.request_log().routing(Request("m"), TARGET)
+        logs.request_log().routing(request("m"), TARGET)
     assert captured == [
         {
             "event": "routing_llm_request",
@@ -111,6 +112,11 @@ from athena.router.types import Backend, BackendType, Target
 class Request(msgspec.Struct):
     model: str = "m"
     request_id: str = "some-id"
+    span: None = None
+
+    @property
+    def names(self):
+        return {"request_id": self.request_id}
 
 backend = Backend(model_name="m", backend_type=BackendType.MLX, endpoint_url="http://127.0.0.1:1")
 target = Target(backend=backend, engine=BackendType.MLX, endpoint_url="http://127.0.0.1:1")

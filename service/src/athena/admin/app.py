@@ -17,8 +17,10 @@ from athena.admin.metrics import AdminMetrics
 from athena.auth.bearer import Authenticator
 from athena.db import migrate
 from athena.db.session import Database
+from athena.observability import tracing
 from athena.observability.http_metrics import MeasuredRequests
 from athena.observability.identity import RequestIdentity
+from athena.observability.traced_requests import NOT_FASTAPIS, TracedRequests
 from athena.settings import AdminSettings
 
 log = structlog.get_logger()
@@ -37,7 +39,8 @@ def create_app(settings: AdminSettings) -> FastAPI:
         listener = asyncio.create_task(changes.listen(), name="athena changes")
         _end_waiting_on_signals(changes)
         try:
-            yield
+            async with tracing.sending():
+                yield
         finally:
             listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -49,6 +52,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
         summary="The registry of LLM backends, and what the hosts of engines report.",
         version="1",
         lifespan=lifespan,
+        telemetry=NOT_FASTAPIS,
         docs_url=None,
         redoc_url=None,
     )
@@ -62,6 +66,8 @@ def create_app(settings: AdminSettings) -> FastAPI:
     )
     app.state.schema_check = health.SchemaCheck(database, head=migrate.head(), known=migrate.revisions())
     problems.install(app)
+    if (traces := tracing.traces()) is not None:
+        app.add_middleware(TracedRequests, traces=traces)
     app.add_middleware(RequestIdentity)
     app.add_middleware(MeasuredRequests, metrics=app.state.metrics.http)
     app.include_router(health.router)

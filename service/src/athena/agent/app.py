@@ -18,6 +18,7 @@ from athena.agent.status import Status, status
 from athena.agent.watcher import Watcher
 from athena.observability.identity import RequestIdentity
 from athena.observability.service_metrics import CONTENT_TYPE
+from athena.observability.traced_requests import NOT_FASTAPIS
 from athena.settings import AgentSettings
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
@@ -62,6 +63,7 @@ def create_app(settings: AgentSettings, config: AgentConfig) -> FastAPI:
         version=__version__,
         description="Watches the engines of one host, and has those started anew that hang.",
         lifespan=lifespan,
+        telemetry=NOT_FASTAPIS,
     )
     problems.install(app)
     app.add_middleware(RequestIdentity)

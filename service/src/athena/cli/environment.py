@@ -35,6 +35,13 @@ EXPECTED = {
     "agent_config": "the path of the file that declares this host's engines",
     "agent_state_file": "a path that this process may write",
     "log_level": "debug, info, warning or error",
+    "otel_exporter_otlp_endpoint": "the address of a receiver of OTLP over HTTP, such as http://localhost:4318",
+    "otel_exporter_otlp_traces_endpoint": "the whole address for traces, such as http://localhost:4318/v1/traces",
+    "otel_exporter_otlp_protocol": "http/protobuf, the one that is spoken here",
+    "otel_exporter_otlp_traces_protocol": "http/protobuf, the one that is spoken here",
+    "otel_traces_exporter": "otlp or none",
+    "otel_sdk_disabled": "true or false",
+    "otel_bsp_max_queue_size": "a number of spans from 1 to 1000000",
     "athena_log_content": "off or redacted",
 }
 

@@ -59,10 +59,10 @@ def serve(
     # Until uvicorn has its handlers, and again when it hands the signal back after its graceful end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from athena.ending import Ending
-    from athena.observability import logs
-    from athena.settings import LogSettings
+    from athena.observability import logs, tracing
+    from athena.settings import LogSettings, TraceSettings
 
-    lines = load(LogSettings)
+    lines, traces = load(LogSettings), load(TraceSettings)
     if workers is not None and role is not Role.PROXY:
         raise typer.BadParameter("only the proxy can have several", param_hint="--workers")
     if token_file is not None and role is not Role.AGENT:
@@ -70,6 +70,8 @@ def serve(
     run = _proxy(workers) if role is Role.PROXY else _runner(role, token_file)
     listener = _listen(host, DEFAULT_PORT[role] if port is None else port)
     logs.configure(role.value, lines.log_level, content=lines.athena_log_content == "redacted")
+    if traces.wanted and role is not Role.AGENT:
+        tracing.configure(role.value, queue=traces.otel_bsp_max_queue_size)
     run(listener, Ending(wind_down_seconds=wind_down, grace_seconds=grace))
 
 

@@ -20,7 +20,7 @@ _LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_nam
 OTHER_MODEL = "other"
 NO_PROVIDER = "none"
 DEFAULT_BACKEND = "default"
-_OPERATIONS = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion"}
+OPERATION_NAMES = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion"}
 
 _Key = tuple[Operation, str, str, int | None, str]
 
@@ -137,7 +137,7 @@ class GenAiMetrics:
         if told == "model_not_found" and model != OTHER_MODEL:
             told = error_types.REGISTERED_MODEL_MISSING
         backend = str(backend_id) if backend_id is not None else DEFAULT_BACKEND if provider != NO_PROVIDER else ""
-        counts = _Counts(self, (_OPERATIONS[operation], model, provider, backend), told)
+        counts = _Counts(self, (OPERATION_NAMES[operation], model, provider, backend), told)
         if told != error_types.OTHER:
             self._counts[operation, model, provider, backend_id, error_type] = counts
         return counts

@@ -9,6 +9,7 @@ from athena.observability.lines import LineWriter
 from athena.observability.stamp import Stamp
 
 if TYPE_CHECKING:
+    from athena.observability.otel import Span
     from athena.router.types import Target
 
 _KNOWN_TARGETS = 1024  # models times engines whose fields are kept encoded; a caller may ask for any model
@@ -18,10 +19,18 @@ _encode = msgspec.json.encode
 
 
 class Named(Protocol):
-    """What is said of a request; a `router.call.Call` is one. `request_id` is empty for a call of the library."""
+    """What is said of a request; a `router.call.Call` is one. `request_id` is empty for a call of the library; `names`
+    are it and the id of the trace, as far as there are any.
+    """
 
     model: str
     request_id: str
+    span: "Span | None"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By what the lines are found."""
+        ...
 
 
 class RequestLog(Protocol):
@@ -51,7 +60,7 @@ class StructuredRequestLog:
             model=call.model,
             backend_type=target.engine,
             endpoint=target.endpoint_url,
-            **_identity(call),
+            **call.names,
         )
 
     def completed(self, call: Named, target: "Target", seconds: float, completion_tokens: int | None) -> None:
@@ -63,7 +72,7 @@ class StructuredRequestLog:
             duration=round(seconds, 4),
             endpoint=target.endpoint_url,
             completion_tokens=completion_tokens,
-            **_identity(call),
+            **call.names,
         )
 
 
@@ -82,23 +91,21 @@ class FastRequestLog:
 
     def routing(self, call: Named, target: "Target") -> None:
         """Tell that the request goes to this target."""
-        identity = call.request_id
-        if not identity:
+        if not call.request_id:
             self._other.routing(call, target)
             return
         heads = self._heads.get((call.model, target.engine, target.endpoint_url)) or self._learn(call.model, target)
-        self._write(b'%b%b,"timestamp":"%b"}\n' % (heads[0], _encode(identity), self._stamp.now()))
+        self._write(b'%b%b,"timestamp":"%b"}\n' % (heads[0], _identity(call), self._stamp.now()))
 
     def completed(self, call: Named, target: "Target", seconds: float, completion_tokens: int | None) -> None:
         """Tell that the target's whole reply took `seconds`."""
-        identity = call.request_id
-        if not identity:
+        if not call.request_id:
             self._other.completed(call, target, seconds, completion_tokens)
             return
         heads = self._heads.get((call.model, target.engine, target.endpoint_url)) or self._learn(call.model, target)
         self._write(
             b'%b%b,"duration":%.4f,"completion_tokens":%b,"timestamp":"%b"}\n'
-            % (heads[1], _encode(identity), seconds, _encode(completion_tokens), self._stamp.now())
+            % (heads[1], _identity(call), seconds, _encode(completion_tokens), self._stamp.now())
         )
 
     def _learn(self, model: str, target: "Target") -> tuple[bytes, bytes]:
@@ -121,5 +128,7 @@ class FastRequestLog:
         return routing, completed
 
 
-def _identity(call: Named) -> dict[str, str]:
-    return {"request_id": call.request_id} if call.request_id else {}
+def _identity(call: Named) -> bytes:
+    """Return the value of `request_id`, and behind it, where the process traces, the field `trace_id`."""
+    identity = _encode(call.request_id)
+    return identity if call.span is None else b'%b,"trace_id":"%b"' % (identity, call.span.trace_id.encode())

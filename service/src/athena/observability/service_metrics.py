@@ -7,7 +7,7 @@ from typing import Self
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from athena import __version__
-from athena.observability import logs
+from athena.observability import logs, tracing
 from athena.observability.exposition import text_of, text_of_process
 from athena.observability.families import Family, Kind, Merge, Published, Read, Series
 from athena.observability.sharing import SharedMetrics
@@ -44,6 +44,15 @@ class ServiceMetrics:
                 read=lambda: [((), float(logs.dropped_lines()))],
             ),
         )
+        if tracing.wanted():
+            self.add(
+                Family(
+                    Kind.COUNTER,
+                    "athena_spans_dropped",
+                    "Spans of traces that were lost because their receiver did not take them.",
+                    read=lambda: [((), float(tracing.dropped()))],
+                )
+            )
 
     def add(self, *families: Family) -> None:
         """Take in families; each goes on from what the worker in whose place this one stands had counted."""

@@ -9,9 +9,11 @@ from pydantic import BaseModel
 
 from athena import __version__, problems
 from athena.errors import AthenaError
+from athena.observability import tracing
 from athena.observability.http_metrics import MeasuredRequests
 from athena.observability.identity import RequestIdentity
 from athena.observability.service_metrics import CONTENT_TYPE
+from athena.observability.traced_requests import NOT_FASTAPIS, TracedRequests
 from athena.orchestrator import intents
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations
 from athena.orchestrator.metrics import OrchestratorMetrics
@@ -50,7 +52,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
             else MemoryConversations(table.conversations)
         )
         try:
-            async with RouterServices(settings, metrics=metrics.router) as services:
+            async with tracing.sending(), RouterServices(settings, metrics=metrics.router) as services:
                 await services.configuration.wait_for_first_contact(REGISTRY_SECONDS)
                 app.state.services = services
                 app.state.conversations = conversations
@@ -64,8 +66,11 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         version=__version__,
         description="Finds out what a query is about, and has the model answer it that is best at that.",
         lifespan=lifespan,
+        telemetry=NOT_FASTAPIS,
     )
     problems.install(app)
+    if (traces := tracing.traces()) is not None:
+        app.add_middleware(TracedRequests, traces=traces)
     app.add_middleware(RequestIdentity)
     app.add_middleware(MeasuredRequests, metrics=metrics.http)
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from athena.errors import AthenaError, UnavailableError
-from athena.observability import identity
-from athena.observability.error_types import CANCELLED, OTHER
+from athena.observability import identity, tracing
+from athena.observability.error_types import CANCELLED, OTHER, ErrorGroup, group_of, named
 from athena.orchestrator.metrics import OrchestratorMetrics
 from athena.router.call import Call
 from athena.router.dispatch import OpenReply
 from athena.router.errors import BackendError
 from athena.router.services import RouterServices
 from athena.router.types import Delta, Message, Operation, Request, Sampling, Usage
+
+if TYPE_CHECKING:
+    from athena.observability.otel import Span
 
 RETRY_SECONDS = 5.0
 
@@ -57,6 +61,7 @@ async def ask(
     request = Request(operation=Operation.CHAT, model=model, messages=messages, sampling=sampling)
     call = Call.of(request)
     call.request_id = identity.current()
+    span = call.span = _begin(step, call)
     began = time.monotonic()
     reply: OpenReply | None = None
     error_type = OTHER  # unless it becomes clear how it ended
@@ -87,6 +92,10 @@ async def ask(
             seconds=time.monotonic() - began,
             usage=reply.usage if reply is not None else None,
         )
+        if span is not None:
+            if reply is not None:
+                span.answered(model, reply.usage)
+            span.end(error_type, fault=group_of(named(error_type)) == ErrorGroup.BACKEND)
     usage = reply.usage or Usage()
     return "".join(event.text for event in events if isinstance(event, Delta)), Step(
         name=step,
@@ -97,6 +106,15 @@ async def ask(
         completion_tokens=usage.completion_tokens,
         tokens_per_sec=round(reply.tokens_per_second, 2) or None,
     )
+
+
+def _begin(step: str, call: Call) -> "Span | None":
+    """Begin the step's span within that of the query, where the process traces."""
+    traces, query = tracing.traces(), tracing.current.get()
+    if traces is None or query is None:
+        return None
+    asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": call.model, "athena.step": step}
+    return query.child(traces, f"step {step}", asked)
 
 
 def _milliseconds(since: float) -> float:

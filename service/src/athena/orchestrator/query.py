@@ -7,13 +7,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from athena.observability import tracing
 from athena.orchestrator import decisions
 from athena.orchestrator.asking import EngineFailedError, Step, ask
 from athena.orchestrator.conversations import Conversations, Turn
 from athena.orchestrator.intents import Intent, IntentTable, Mode
 from athena.orchestrator.metrics import OrchestratorMetrics
 from athena.router.services import RouterServices
-from athena.router.types import Message, Sampling
+from athena.router.types import Message, Sampling, Usage
 
 
 class Query(BaseModel):
@@ -63,6 +64,11 @@ class Orchestrator:
         key = f"{query.mode}:{conversation}"  # a guest who knows an id does not see what the owner said
         text, answering = await self._answer(query, self._table.intents[name], await self._conversations.turns(key))
         await self._conversations.add(key, Turn(query.query, text))
+        if (span := tracing.current.get()) is not None:
+            span.set({"athena.intent": name, "gen_ai.operation.name": "chat", "gen_ai.request.model": answering.model})
+            tokens = [(step.prompt_tokens, step.completion_tokens) for step in (classifying, answering)]
+            read, written = (sum(counts) for counts in zip(*tokens, strict=True))
+            span.answered(answering.model, Usage(prompt_tokens=read, completion_tokens=written))
         return Answer(
             answer=text,
             intent=name,

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from athena.errors import AthenaError
+from athena.observability import tracing
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.service_metrics import CONTENT_TYPE
 from athena.observability.sharing import SharedMetrics
@@ -77,6 +78,7 @@ class Proxy:
         """Make the parts; raises what a neighbour or a file that they cannot do without is at fault of."""
         keys_file = self._settings.proxy_api_keys_file
         self._callers = Callers(Keys(keys_file) if keys_file is not None else None)
+        await self._stack.enter_async_context(tracing.sending())
         services = RouterServices(self._settings, board=self._board, metrics=self._metrics.router, periods=Periods())
         await self._stack.enter_async_context(services)
         self._start(services)
@@ -128,7 +130,7 @@ class Proxy:
         configuration = services.configuration
         models = Models(configuration, services.upstream, self._settings.ollama_url)
         self._models = models
-        self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers)
+        self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers, tracing.traces())
         self._constant = {
             "/": Answer(body=b"Athena is running", fields=fields(TEXT)),
             "/api/version": json_answer({"version": OLLAMA_API_VERSION}),

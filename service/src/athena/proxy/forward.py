@@ -2,12 +2,13 @@
 
 import asyncio
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import structlog
 
 from athena.errors import AthenaError
-from athena.observability.error_types import CANCELLED, SHUTDOWN
-from athena.observability.gen_ai_metrics import NO_PROVIDER, OTHER_MODEL
+from athena.observability.error_types import CANCELLED, SHUTDOWN, ErrorGroup, group_of, named
+from athena.observability.gen_ai_metrics import NO_PROVIDER, OPERATION_NAMES, OTHER_MODEL
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.http import JSON, InternalError, error_answer
@@ -20,6 +21,9 @@ from athena.router.errors import RequestRejectedError
 from athena.router.snapshot import Configuration
 from athena.router.types import Dialect, Event, Operation, Target, Usage
 
+if TYPE_CHECKING:
+    from athena.observability.otel import Span, Traces
+
 log = structlog.get_logger()
 
 _UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -28,7 +32,10 @@ _UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 class _Forwarding:
     """One request for a reply, and what becomes of it."""
 
-    __slots__ = ("call", "dialect", "error_type", "exchange", "first_token", "identity", "operation", "target", "usage")
+    __slots__ = (
+        "call", "dialect", "error_type", "exchange", "first_token", "identity", "operation", "span", "status", "target",
+        "usage",
+    )  # fmt: skip
 
     def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
         self.dialect = dialect
@@ -40,6 +47,8 @@ class _Forwarding:
         self.first_token: float | None = None
         self.usage: Usage | None = None
         self.error_type = ""
+        self.status = 200
+        self.span: Span | None = None
 
     def fields(self, content_type: bytes) -> bytes:
         """Return the headers of an answer: what it is, whose it is, and who gave it."""
@@ -64,6 +73,7 @@ class _Forwarding:
         """Answer with an error, in the caller's dialect."""
         self.error_type = error.code
         answer = error_answer(self.dialect, error)
+        self.status = answer.status
         head = b"%b%b" % (self.fields(JSON), answer.fields.partition(b"\r\n")[2])
         self.exchange.respond(answer.status, head, answer.body)
 
@@ -91,8 +101,15 @@ class Forwarder:
     """Serves requests for a reply, and counts how each one went."""
 
     def __init__(
-        self, dispatcher: Dispatcher, configuration: Configuration, metrics: ProxyMetrics, callers: Callers
+        self,
+        dispatcher: Dispatcher,
+        configuration: Configuration,
+        metrics: ProxyMetrics,
+        callers: Callers,
+        traces: "Traces | None" = None,
     ) -> None:
+        """`traces` is there where requests are to be traced."""
+        self._traces = traces
         self._dispatcher = dispatcher
         self._configuration = configuration
         self._metrics = metrics
@@ -101,6 +118,8 @@ class Forwarder:
     async def serve(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
         """Answer one request, whatever happens on the way."""
         forwarding = _Forwarding(dialect, operation, exchange)
+        if self._traces is not None:
+            forwarding.span = _begin(self._traces, forwarding)
         self._metrics.active.inc()
         try:
             await self._answer(forwarding)
@@ -120,6 +139,7 @@ class Forwarder:
                 method=exchange.method,
                 path=exchange.path,
                 request_id=forwarding.identity.decode(),
+                **({"trace_id": forwarding.span.trace_id} if forwarding.span is not None else {}),
             )
             forwarding.fail(InternalError("The proxy failed on this request; its log has the cause."))
         finally:
@@ -140,6 +160,7 @@ class Forwarder:
         call.caller = caller
         call.priority = priority_of(exchange)
         call.request_id = forwarding.identity.decode()
+        call.span = forwarding.span
         reply = await self._dispatcher.open(call)
         forwarding.target = reply.target
         try:
@@ -175,6 +196,37 @@ class Forwarder:
             first_token=forwarding.first_token,
             usage=forwarding.usage,
         )
+        if forwarding.span is not None:
+            _end(forwarding.span, forwarding)
+
+
+def _begin(traces: "Traces", forwarding: _Forwarding) -> "Span":
+    """Begin the span of a request, in its caller's trace if it names one."""
+    exchange = forwarding.exchange
+    operation = OPERATION_NAMES[forwarding.operation]
+    attributes = {
+        "http.request.method": exchange.method,
+        "http.route": exchange.path,
+        "url.path": exchange.path,
+        "gen_ai.operation.name": operation,
+        "athena.request.id": forwarding.identity.decode(),
+    }
+    return traces.serve(operation, exchange.headers, attributes)
+
+
+def _end(span: "Span", forwarding: _Forwarding) -> None:
+    """End the span of a request with what has become of it."""
+    call, target, error_type = forwarding.call, forwarding.target, named(forwarding.error_type)
+    if call is not None:
+        span.rename(f"{OPERATION_NAMES[call.operation]} {call.model}")
+        span.set({"gen_ai.request.model": call.model})
+        if target is not None:
+            backend = target.backend.id
+            span.set({"gen_ai.provider.name": target.engine.value, "athena.backend.id": str(backend or "default")})
+            span.answered(call.model, forwarding.usage)
+    if not forwarding.exchange.gone:
+        span.set({"http.response.status_code": forwarding.status})
+    span.end(error_type, fault=group_of(error_type) == ErrorGroup.BACKEND)
 
 
 async def _whole(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None:

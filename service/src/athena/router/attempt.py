@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from athena.observability.content import ContentLog
+from athena.observability.error_types import CANCELLED
 from athena.observability.requests import RequestLog
 from athena.observability.router_metrics import RouterMetrics
 from athena.router.call import Call
@@ -14,6 +16,9 @@ from athena.router.routes import Door
 from athena.router.types import Usage
 from athena.router.upstream_reply import UpstreamReply
 
+if TYPE_CHECKING:
+    from athena.observability.otel import Span, Traces
+
 _UNREACHABLE = (FailureKind.REFUSED, FailureKind.TIMEOUT)
 _PATIENCE = 4.0  # seconds that a sound engine may think about a short prompt without a sign of life
 _TIMES_USUAL = 3.0  # as long as usual may a whole reply take before it is strange
@@ -23,13 +28,19 @@ _BYTES_A_SECOND = 500.0  # of prompt; slower reading is not to be expected
 class Books:
     """Where outcomes are written down: the registry's figures, the log, the metrics."""
 
-    __slots__ = ("content", "figures", "metrics", "request_log")
+    __slots__ = ("content", "figures", "metrics", "request_log", "traces")
 
     def __init__(
-        self, figures: Figures, request_log: RequestLog, metrics: RouterMetrics, content: ContentLog | None = None
+        self,
+        figures: Figures,
+        request_log: RequestLog,
+        metrics: RouterMetrics,
+        content: ContentLog | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
-        """`content` is there only where prompts and answers are to be logged."""
+        """`content` is there only where prompts and answers are to be logged, `traces` where requests are traced."""
         self.content = content
+        self.traces = traces
         self.figures = figures
         self.request_log = request_log
         self.metrics = metrics
@@ -55,6 +66,7 @@ class Attempt:
         "door",
         "others",
         "seconds",
+        "span",
         "tokens_per_second",
         "upstream",
     )
@@ -68,11 +80,13 @@ class Attempt:
         books: Books,
         *,
         whole: bool,
+        span: "Span | None" = None,
     ) -> None:
-        """`whole` says that the engine is silent until the whole reply is there."""
+        """`whole` says that the engine is silent until the whole reply is there. `span` ends with the attempt."""
         self.door = door
         self.others = others
         self.upstream = upstream
+        self.span = span
         self.seconds = 0.0
         self.tokens_per_second = 0.0
         self.begun = time.monotonic()
@@ -132,6 +146,8 @@ class Attempt:
         self._books.request_log.completed(
             self._call, target, self.seconds, usage.completion_tokens if usage is not None else None
         )
+        if self.span is not None:
+            self.span.answered(self._call.model, usage)
         self._leave()
         self.door.gate.succeeded(now, self.begun)
 
@@ -141,7 +157,7 @@ class Attempt:
             if kind is FailureKind.TIMEOUT and self._first_token is not None:
                 self._books.metrics.stalled()
             now = self._count_failure()
-            self._leave()
+            self._leave(kind)
             unreachable = not self.upstream.begun and kind in _UNREACHABLE
             self.door.gate.failed(now, self.begun, unreachable=unreachable)
 
@@ -149,7 +165,7 @@ class Attempt:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
         if not self._over:
             now = self._count_failure()
-            self._leave()
+            self._leave(FailureKind.STATUS)
             gate = self.door.gate
             if retry_after is not None:
                 gate.pause(now + retry_after)
@@ -158,10 +174,12 @@ class Attempt:
     def abandoned(self) -> None:
         """End it without a word about the engine: the caller left, or is at fault itself."""
         if not self._over:
-            self._leave()
+            self._leave(CANCELLED)
             self.door.gate.abandoned(time.monotonic(), self.begun)
 
-    def _leave(self) -> None:
+    def _leave(self, error_type: str = "") -> None:
+        if self.span is not None:
+            self.span.end(error_type)  # without effect where it was said before what had failed
         self._over = True
         self.door.gate.flights.discard(self)
 

@@ -1,9 +1,13 @@
 """One request on its way through the router, in the form in which it came."""
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from athena.router.dialects import codec
 from athena.router.types import Dialect, Operation, Request
+
+if TYPE_CHECKING:
+    from athena.observability.otel import Span
 
 
 class Call:
@@ -14,11 +18,13 @@ class Call:
 
     `caller` is the name of the caller's API key, or its address, empty where it is not known; `priority` is 0 (high),
     1 (normal) or 2 (low); `request_id` is what its log lines are found by, and
-    what the engine is told; empty for a call of the library outside of a request.
+    what the engine is told; empty for a call of the library outside of a request. `span` is there where the
+    process traces.
     """
 
     caller: str = ""
     priority: int = 1
+    span: "Span | None" = None
     request_id: str = ""
 
     def __init__(self, dialect: Dialect, operation: Operation, body: bytes) -> None:
@@ -27,6 +33,14 @@ class Call:
         self.operation = operation
         self.body = body
         self.model, self.stream = codec(dialect).peek(operation, body)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By what its log lines are found: the ids of the request and of its trace, as far as there are any."""
+        names = {"request_id": self.request_id} if self.request_id else {}
+        if self.span is not None:
+            names["trace_id"] = self.span.trace_id
+        return names
 
     @classmethod
     def of(cls, request: Request) -> "Call":

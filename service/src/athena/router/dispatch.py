@@ -191,20 +191,24 @@ class Dispatcher:
 
     async def _attempt(self, call: Call, door: Door, others: Sequence[Door]) -> OpenReply:
         target, engine = door.target, door.engine
+        traces = self._books.traces
+        span = traces.attempt(call, target) if traces is not None else None
         try:
             rendered = engine.render(call, target.backend)
             self._books.request_log.routing(call, target)
             upstream = self._upstream.start(
                 target.endpoint_url + rendered.path,
                 rendered.body,
-                fields=identity.field(call.request_id),
+                fields=identity.field(call.request_id) + (span.fields if span is not None else b""),
                 within=door.first_token_seconds if call.stream else door.whole_seconds,
             )
-        except BaseException:
+        except BaseException as error:
+            if span is not None:
+                span.end(error.kind if isinstance(error, BackendError) else type(error).__name__)
             door.gate.abandoned(self._gates.clock(), self._gates.clock())
             raise
         whole = rendered.passthrough and not call.stream
-        attempt = Attempt(call, door, others, upstream, self._books, whole=whole)
+        attempt = Attempt(call, door, others, upstream, self._books, whole=whole, span=span)
         try:
             if not upstream.headed:
                 await upstream.head()
@@ -235,7 +239,7 @@ class Dispatcher:
             model=call.model,
             backend_type=target.engine,
             endpoint=target.endpoint_url,
-            request_id=call.request_id,
+            **call.names,
         )
 
     def _verdict(self, call: Call, failures: list[Failure], closed: Sequence[Door]) -> Exception:
@@ -254,6 +258,8 @@ class Dispatcher:
 
 def _settle(attempt: Attempt, error: BackendError, upstream: UpstreamReply) -> None:
     """End an attempt by what its failure says about the engine."""
+    if attempt.span is not None:
+        attempt.span.end(error.kind, detail=error.own_words)
     if not error.lets_next_backend_try or error.kind is FailureKind.UNSUITABLE:
         attempt.abandoned()
     elif blames_engine(attempt.door.target.engine, error):

@@ -246,7 +246,7 @@ class OpenReply:
             backend_type=target.engine,
             endpoint=target.endpoint_url,
             error=self._attempt.words(error),
-            request_id=self._call.request_id,
+            **self._call.names,
         )
         detail = f"The reply of {target.engine} at {target.endpoint_url} broke off: {error.detail}"
         return StreamBrokenError(error.kind, detail, upstream_status=error.upstream_status)

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Self
 
-from athena.observability import logs
+from athena.observability import logs, tracing
 from athena.observability.router_metrics import RouterMetrics
 from athena.router.attempt import Books
 from athena.router.board import Board
@@ -82,7 +82,7 @@ class RouterServices:
             configuration=self.configuration,
             upstream=self.upstream,
             engines=ENGINES,
-            books=Books(self.figures, logs.request_log(), self.metrics, logs.content_log()),
+            books=Books(self.figures, logs.request_log(), self.metrics, logs.content_log(), tracing.traces()),
             gates=self.gates,
             ollama_url=settings.ollama_url,
             random=random,

@@ -1,0 +1,66 @@
+"""The spans of the requests to a FastAPI application, named after OpenTelemetry's conventions for HTTP."""
+
+from typing import TYPE_CHECKING
+
+import structlog
+from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from athena.observability import identity, tracing
+from athena.observability.http_metrics import CALLER_LEFT, FAILED
+
+if TYPE_CHECKING:
+    from athena.observability.otel import Traces
+
+NOT_FASTAPIS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""For `FastAPI(telemetry=…)`: what it tells by itself would double what is told here, and its logs are not redacted."""
+
+# What is asked all the time, and a long poll.
+_UNTRACED = frozenset({"/health", "/livez", "/metrics", "/api/llm-backends/changes"})
+
+
+class TracedRequests:
+    """An ASGI application around another one, whose requests it traces; `trace_id` is in every log line about them.
+
+    It stands within what gives the request its id.
+    """
+
+    def __init__(self, app: ASGIApp, traces: "Traces") -> None:
+        self._app = app
+        self._traces = traces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and end its span at its end, however that comes."""
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        attributes = {
+            "http.request.method": method,
+            "url.path": scope["path"],
+            "athena.request.id": identity.current(),
+        }
+        span = self._traces.serve(method, dict(scope["headers"]), attributes)
+        tracing.current.set(span)
+        structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        except Exception:
+            status = status or FAILED
+            raise
+        finally:
+            status = status or CALLER_LEFT
+            route = getattr(scope.get("route"), "path", "")
+            if route:
+                span.rename(f"{method} {route}")
+                span.set({"http.route": route})
+            span.set({"http.response.status_code": status})
+            span.end(str(status) if status >= FAILED else "")

@@ -1,0 +1,65 @@
+"""What group_vars/all/telemetry.yml makes of the services' settings: nothing, unless its variables are set."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ANSIBLE = Path(sys.executable).with_name("ansible")
+SERVICES = ("admin", "proxy", "orchestrator")
+OURS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "ATHENA_LOG_CONTENT")
+
+
+def evaluated(environment: str, group: str, expression: str, **variables: str) -> Any:
+    """Return what an expression is in an environment with these variables besides."""
+    command = [str(ANSIBLE), "--inventory", f"inventory/{environment}", "--playbook-dir", "playbooks", group]
+    command += [
+        "--module-name",
+        "debug",
+        "--args",
+        f"msg={{{{ {expression} }}}}",
+        "--extra-vars",
+        json.dumps(variables),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.partition("=>")[2])["msg"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "group", "table"),
+    [("dev", "supervised", "athena_services"), ("production", "cluster", "athena_applications")],
+)
+def test_unset_they_change_nothing_and_set_they_reach_every_service(environment: str, group: str, table: str) -> None:
+    names = "{" + ", ".join(f"'{name}': {table}.{name}.environment" for name in SERVICES) + "}"
+    for given in evaluated(environment, group, names).values():
+        assert not set(given) & set(OURS)
+    chosen = {"athena_traces_endpoint": "http://192.0.2.10:4318", "athena_log_content": "redacted"}
+    chosen |= {"athena_traces_sampler": "parentbased_traceidratio", "athena_traces_sampler_argument": "0.1"}
+    for given in evaluated(environment, group, names, **chosen).values():
+        assert {name: given[name] for name in OURS} == {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://192.0.2.10:4318",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.1",
+            "ATHENA_LOG_CONTENT": "redacted",
+        }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "rules"),
+    [
+        ("", []),
+        ("http://192.0.2.10:4318", [{"cidr": "192.0.2.10/32", "ports": [4318]}]),
+        ("https://192.0.2.10", [{"cidr": "192.0.2.10/32", "ports": [443]}]),
+        ("http://collector.example.internal:4318", []),
+    ],
+)
+def test_pods_may_reach_the_receiver_and_no_one_else_for_it(endpoint: str, rules: list[Any]) -> None:
+    egress = "[" + ", ".join(f"athena_applications.{name}.egress_to" for name in SERVICES) + "]"
+    before = evaluated("production", "cluster", egress)
+    after = evaluated("production", "cluster", egress, athena_traces_endpoint=endpoint)
+    assert [[rule for rule in now if rule not in then] for then, now in zip(before, after, strict=True)] == [rules] * 3
