@@ -1,6 +1,7 @@
 """The simulator of routing: its engines keep to the figures they are given, and nothing that is asked is lost."""
 
 import logging
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,8 +12,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.simulator import machines, report
-from bench.simulator.__main__ import compare
+from bench.plot import filled
+from bench.simulator import machines, picture, report
+from bench.simulator.__main__ import PAGE, compare, tables
 from bench.simulator.engine import Job, SimulatedEngine, gained
 from bench.simulator.fleets import FLEETS, Fleet
 from bench.simulator.machines import MLX_GAIN, Machine, Speed
@@ -213,3 +215,19 @@ def test_what_is_measured_makes_tails_shorter_than_what_the_router_does_by_itsel
     for judged in ("measured", "warm"):
         assert found[judged].whole[1] < found["mlx first (today)"].whole[1]
     assert found["warm"].loads <= found["measured"].loads + 4
+
+
+def test_the_docs_have_a_place_for_the_tables_and_name_every_policy() -> None:
+    found = {"auto, poisson": compare(FLEETS[0], "poisson", seed=1, prompts=40, traces=1)}
+    shown = filled(PAGE.read_text(encoding="utf-8"), {"figures": tables(found, "a few prompts")})
+    assert "a few prompts" in shown
+    for policy in POLICIES:
+        assert f"| {policy} |" in shown
+
+
+def test_the_picture_has_bars_for_every_policy_of_every_panel() -> None:
+    found = compare(FLEETS[0], "poisson", seed=1, prompts=40, traces=1)
+    drawn = picture.picture({"one": found, "other": found})
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert [text for text in texts if text in POLICIES] == [*POLICIES, *POLICIES]
+    assert drawn.count("<rect") == 1 + 2 * 2 * len(POLICIES)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from athena.router.board import Board
-from athena.router.breaker import Reason
+from athena.router.breaker import Reason, State
 from athena.router.engines import ENGINES
 from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
@@ -67,6 +67,7 @@ class Simulation:
         self._routes = {model: self._route(model) for model in fleet.mix.models}
         self._flights: dict[Gate, list[tuple[Job, Callable[[], None]]]] = {gate: [] for gate in self.gates}
         self._looking = False
+        self._probed: set[Gate] = set()  # those that are out of the route
         self._policy = make(Known(self.engines, self.timeline.clock, Random(seed)))  # noqa: S311 - as above
 
     def run(self, asks: list[Ask]) -> list[Outcome]:
@@ -182,6 +183,7 @@ class Simulation:
             engine.drop(job)
             self._flights[gate].remove(flight)
             gate.failed(self.timeline.now, begun)
+            self._probe(gate, engine)
             if job.first:
                 outcome.refused = True  # too late for another one
             elif prompt.remaining:
@@ -223,6 +225,7 @@ class Simulation:
         def found_hung() -> None:
             for gate in gates:
                 gate.open(self.timeline.now, Reason.HUNG)
+                self._probe(gate, engine)
                 gate.look_at_queue(self.timeline.now, QUEUE_SECONDS)
                 self._fail(gate, lambda job: not job.first)
 
@@ -230,13 +233,23 @@ class Simulation:
             for gate in gates:
                 self._fail(gate, lambda job: job.first)
 
-        def found_back() -> None:
-            for gate in gates:
-                gate.generates(self.timeline.now, self.timeline.now)
-
         self.timeline.at(begins + MOVED_AFTER_SECONDS, found_hung)
         self.timeline.at(begins + CUT_AFTER_SECONDS, cut)
-        self.timeline.at(ends + BACK_AFTER_SECONDS, found_back)
+
+    def _probe(self, gate: Gate, engine: SimulatedEngine) -> None:
+        """Let a probe find out when an engine that is out of the route generates again."""
+        if gate in self._probed or gate.breaker.state is State.CLOSED:
+            return
+        self._probed.add(gate)
+
+        def look() -> None:
+            self._probed.discard(gate)
+            if engine.pace > 0:
+                gate.generates(self.timeline.now, self.timeline.now)
+            else:
+                self._probe(gate, engine)
+
+        self.timeline.at(self.timeline.now + BACK_AFTER_SECONDS, look)
 
     def _fail(self, gate: Gate, which: Callable[[Job], bool]) -> None:
         for job, failed in tuple(self._flights[gate]):
