@@ -3,10 +3,16 @@
 from collections.abc import Iterable
 
 from athena.router.engines import ENGINES
-from tests.api_fields import ollama_fields, openai_fields
+from tests.api_fields import ollama_fields, openai_fields, responses_fields
 from tests.api_fields.field import Field, Handling, Path, handling
 
-PATHS = (openai_fields.CHAT, openai_fields.COMPLETIONS, ollama_fields.CHAT, ollama_fields.GENERATE)
+PATHS = (
+    openai_fields.CHAT,
+    openai_fields.COMPLETIONS,
+    responses_fields.RESPONSES,
+    ollama_fields.CHAT,
+    ollama_fields.GENERATE,
+)
 _HEAD = """# What becomes of each field
 
 Made by `cd service && python -m tests.api_fields` from what the tests see; change it there.

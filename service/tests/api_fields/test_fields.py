@@ -6,11 +6,12 @@ from typing import Any
 import ollama
 import openai.types as text
 import pytest
-from openai.types import chat
+from openai.types import chat, responses
+from openai.types.shared_params import Reasoning
 
 from athena.router.engines import ENGINES
 from athena.router.types import BackendType
-from tests.api_fields import ollama_fields, openai_fields
+from tests.api_fields import ollama_fields, openai_fields, responses_fields
 from tests.api_fields.__main__ import PAGE
 from tests.api_fields.field import Field, Handling, Path, handling
 from tests.api_fields.page import PATHS, page
@@ -68,6 +69,22 @@ def test_every_field_of_openais_chat_is_there() -> None:
 def test_every_field_of_openais_completions_is_there() -> None:
     asked = within("", text.completion_create_params.CompletionCreateParamsBase) | {"stream"}
     assert missing(openai_fields.COMPLETIONS, asked) == []
+
+
+def test_every_field_of_openais_responses_is_there() -> None:
+    items: tuple[Any, ...] = (
+        responses.EasyInputMessageParam,
+        responses.ResponseOutputMessageParam,
+        responses.ResponseFunctionToolCallParam,
+        responses.response_input_item_param.FunctionCallOutput,
+        responses.ResponseReasoningItemParam,
+    )
+    asked = within("", responses.response_create_params.ResponseCreateParamsBase) | {"stream"}
+    asked |= within("input[].", *items)
+    asked |= within("tools[].", responses.FunctionToolParam)
+    asked |= within("text.", responses.ResponseTextConfigParam) | within("reasoning.", Reasoning)
+    asked |= within("text.format.", responses.ResponseFormatTextJSONSchemaConfigParam) - {"text.format.type"}
+    assert missing(responses_fields.RESPONSES, asked) == []
 
 
 def test_every_field_of_ollamas_chat_and_generate_is_there() -> None:

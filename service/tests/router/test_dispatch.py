@@ -53,7 +53,8 @@ SAID = "".join(reply_to("hello"))
 
 def call(dialect: Dialect = Dialect.OLLAMA, *, stream: bool = True, prompt: str = "hello", model: str = "m") -> Call:
     """Return a conversation of one turn."""
-    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
+    said = "input" if dialect is Dialect.RESPONSES else "messages"
+    body = {"model": model, "stream": stream, said: [{"role": "user", "content": prompt}]}
     return Call(dialect, Operation.CHAT, json.dumps(body).encode())
 
 

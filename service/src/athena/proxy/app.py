@@ -55,6 +55,7 @@ _READ = ("GET", "HEAD")
 _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
     "/v1/chat/completions": (Dialect.OPENAI, Operation.CHAT),
     "/v1/completions": (Dialect.OPENAI, Operation.GENERATE),
+    "/v1/responses": (Dialect.RESPONSES, Operation.CHAT),
     "/api/chat": (Dialect.OLLAMA, Operation.CHAT),
     "/api/generate": (Dialect.OLLAMA, Operation.GENERATE),
 }

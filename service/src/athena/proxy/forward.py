@@ -65,8 +65,13 @@ class _Forwarding:
 
     def encoder(self, call: Call) -> ReplyEncoder:
         """Return what puts an engine's events into the caller's dialect."""
+        request = call.request
         return codec(self.dialect).encoder(
-            call.operation, call.model, include_usage=call.request.include_usage, started=self.exchange.started
+            call.operation,
+            call.model,
+            include_usage=request.include_usage,
+            started=self.exchange.started,
+            echo=request.echo,
         )
 
     def refuse(self, error: AthenaError) -> None:
@@ -86,7 +91,7 @@ class _Forwarding:
         model = self.call.model if self.call is not None else ""
         event = codec(self.dialect).encoder(self.operation, model).broken(error)
         # The blank line ends an SSE event of the engine that lacks its own; one too many does no harm.
-        self.exchange.write(b"\n" + event if self.dialect is Dialect.OPENAI else event)
+        self.exchange.write(b"\n" + event if self.dialect is not Dialect.OLLAMA else event)
         self.exchange.abort()
 
     def fail(self, error: AthenaError) -> None:

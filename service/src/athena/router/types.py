@@ -1,6 +1,6 @@
 """The router's words: backends and routes, what a caller asks, what an engine answers.
 
-A *dialect* is one of the two wire formats that callers and engines speak: OpenAI's or Ollama's. `Request`, the events
+A *dialect* is one of the wire formats that callers and engines speak: OpenAI's or Ollama's. `Request`, the events
 and `Usage` are the neutral form between them; a request whose caller and engine speak the same dialect never takes it.
 """
 
@@ -21,10 +21,11 @@ class BackendType(StrEnum):
 
 
 class Dialect(StrEnum):
-    """A wire format of requests, replies and streams."""
+    """A wire format of requests, replies and streams. Callers alone speak that of OpenAI's responses."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"
+    RESPONSES = "responses"
 
 
 class Operation(StrEnum):
@@ -120,7 +121,7 @@ class Request(msgspec.Struct, kw_only=True):
     `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool
     objects, which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds
     fields of the caller's dialect that have no neutral word, nested ones by their place (`messages.0.audio`); an
-    encoder passes on those that its own dialect knows.
+    encoder passes on those that its own dialect knows. `echo` is what the reply repeats of the request.
     """
 
     operation: Operation
@@ -134,6 +135,7 @@ class Request(msgspec.Struct, kw_only=True):
     response_schema: dict[str, Any] | None = None
     include_usage: bool = False
     extra: dict[str, Any] = {}
+    echo: dict[str, Any] = {}
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

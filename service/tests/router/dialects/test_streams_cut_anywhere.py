@@ -182,7 +182,7 @@ def test_a_model_that_writes_about_errors_reports_none() -> None:
     watch(OLLAMA, [line(response="Hi"), beginning[:at], beginning[at:], end])
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA])
 def test_a_line_without_end_is_cut_off(dialect: Dialect) -> None:
     first = said("Hi") if dialect is OPENAI else line(response="Hi")
     endless = [b"x" * 65536] * (LINE_LIMIT // 65536 + 1)
@@ -197,7 +197,7 @@ def test_an_event_of_data_lines_without_end_is_cut_off() -> None:
         read(OPENAI, [b"data: " + b"x" * 60000 + b"\n"] * (LINE_LIMIT // 60000 + 1))
 
 
-@given(dialect=st.sampled_from(Dialect), data=st.binary(max_size=60), cuts=CUTS)
+@given(dialect=st.sampled_from([OPENAI, OLLAMA]), data=st.binary(max_size=60), cuts=CUTS)
 def test_bytes_that_are_no_stream_fail_in_one_way_only(dialect: Dialect, data: bytes, cuts: list[int]) -> None:
     for prefix in (b"", b"data: ", b'{"response": "'):
         for act in (read, watch):

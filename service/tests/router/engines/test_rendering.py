@@ -67,7 +67,7 @@ def unsuitable(engine: BackendType, asked: Call) -> str:
         (BackendType.OPENAI, "/v1/chat/completions", "/v1/completions"),
     ],
 )
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.OLLAMA])
 def test_every_engine_serves_callers_of_both_dialects(
     engine: BackendType, chat: str, generate: str, dialect: Dialect
 ) -> None:
@@ -186,13 +186,13 @@ def test_a_wrong_default_field_of_a_passed_through_body_is_refused(engine: Backe
     assert refusal.value.field == ("options" if engine is BackendType.OLLAMA else "temperature")
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.OLLAMA])
 @pytest.mark.parametrize("model", ["m", "/models/m", "mlx-community/m"])
 def test_mlx_hears_no_model_name_but_the_one_it_was_started_with(dialect: Dialect, model: str) -> None:
     assert sent(BackendType.MLX, call(dialect, Operation.CHAT, CHAT | {"model": model}))["model"] == "default_model"
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.OLLAMA])
 def test_mlx_is_never_sent_a_null(dialect: Dialect) -> None:
     nulls = dict.fromkeys(
         ("temperature", "max_tokens", "top_p", "stop", "seed", "tools", "options", "format", "stream", "logit_bias")

@@ -1,7 +1,7 @@
 """What every dialect can do. All of it is pure: bytes in, values out, no I/O."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from athena.errors import AthenaError
 from athena.router.types import Delta, Event, Finish, Operation, Request, Usage
@@ -99,11 +99,18 @@ class Codec(Protocol):
         ...
 
     def encoder(
-        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
+        self,
+        operation: Operation,
+        model: str,
+        *,
+        include_usage: bool = True,
+        started: float | None = None,
+        echo: Mapping[str, Any] | None = None,
     ) -> ReplyEncoder:
         """Return an encoder for one reply, in the name of `model`.
 
         `started` is when the request came, by time.perf_counter(); None: now. Ollama's dialect tells the total time.
+        `echo` is that of the request, which a response repeats.
         """
         ...
 

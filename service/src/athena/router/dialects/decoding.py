@@ -110,7 +110,11 @@ def arguments_of(message: int, number: int, text: str) -> dict[str, Any]:
 
     Raises RequestRejectedError where they are neither.
     """
-    field = f"messages.{message}.tool_calls.{number}.function.arguments"
+    return arguments_at(f"messages.{message}.tool_calls.{number}.function.arguments", text)
+
+
+def arguments_at(field: str, text: str) -> dict[str, Any]:
+    """Return the arguments of the tool call at `field`; see arguments_of."""
     try:
         arguments: dict[str, Any] = _OBJECT.decode(text or "{}")
     except BAD_JSON as error:

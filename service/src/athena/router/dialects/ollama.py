@@ -1,6 +1,8 @@
 """Ollama's dialect."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from athena.errors import AthenaError
 from athena.router.dialects import decoding, ollama_replies, ollama_requests
@@ -29,7 +31,13 @@ class OllamaCodec:
         return ollama_replies.usage_of(body)
 
     def encoder(
-        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
+        self,
+        operation: Operation,
+        model: str,
+        *,
+        include_usage: bool = True,
+        started: float | None = None,
+        echo: Mapping[str, Any] | None = None,
     ) -> ollama_replies.Encoder:
         return ollama_replies.Encoder(operation, model, started=time.perf_counter() if started is None else started)
 

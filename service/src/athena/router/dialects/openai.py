@@ -1,7 +1,11 @@
 """OpenAI's dialect."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from athena.errors import AthenaError
 from athena.router.dialects import decoding, openai_replies, openai_requests
+from athena.router.dialects.base import ReplyEncoder, StreamReader
 from athena.router.types import Operation, Request, Usage
 
 
@@ -17,7 +21,7 @@ class OpenAICodec:
     def encode_request(self, request: Request) -> bytes:
         return openai_requests.encode(request)
 
-    def reader(self, operation: Operation) -> openai_replies.Reader:
+    def reader(self, operation: Operation) -> StreamReader:
         return openai_replies.Reader()
 
     def watch(self, operation: Operation) -> openai_replies.Watch:
@@ -27,8 +31,14 @@ class OpenAICodec:
         return openai_replies.usage_of(body)
 
     def encoder(
-        self, operation: Operation, model: str, *, include_usage: bool = True, started: float | None = None
-    ) -> openai_replies.Encoder:
+        self,
+        operation: Operation,
+        model: str,
+        *,
+        include_usage: bool = True,
+        started: float | None = None,
+        echo: Mapping[str, Any] | None = None,
+    ) -> ReplyEncoder:
         return openai_replies.Encoder(operation, model, include_usage=include_usage)
 
     def encode_error(self, error: AthenaError) -> bytes:

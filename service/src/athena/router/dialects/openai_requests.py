@@ -230,7 +230,7 @@ def _content(field: str, content: str | list[_Part] | None) -> tuple[str, list[s
         elif part.type == "refusal":
             texts.append(part.refusal)
         elif part.type == "image_url" and part.image_url is not None:
-            images.append(_image(f"{field}.{index}.image_url.url", part.image_url.url))
+            images.append(image_of(f"{field}.{index}.image_url.url", part.image_url.url))
         else:
             raise RequestRejectedError(
                 f"{field}.{index}.type: parts of type text, refusal and image_url are served, not {part.type[:40]!r}",
@@ -239,7 +239,8 @@ def _content(field: str, content: str | list[_Part] | None) -> tuple[str, list[s
     return "\n".join(texts), images
 
 
-def _image(field: str, url: str) -> str:
+def image_of(field: str, url: str) -> str:
+    """Return the base64 of an image in a data URL; raises RequestRejectedError where it is any other address."""
     prefix, separator, data = url.partition(";base64,")
     if not separator or not prefix.startswith("data:image/"):
         # An engine would fetch such an address itself, from inside the network.

@@ -22,6 +22,13 @@ _TAKEN = {
     Operation.CHAT: frozenset({"chat_template_kwargs", "reasoning_effort", "think"}),
     Operation.GENERATE: frozenset(),
 }
+# By what name the callers of each dialect ask for a form of the answer.
+_FORM_FIELDS = {
+    Dialect.OLLAMA: "format",
+    Dialect.OPENAI: "response_format",
+    Dialect.RESPONSES: "text.format",
+    None: "response_schema",
+}
 # What a template may be told. Any other argument, such as another template or a greatest length, is one of the function
 # that fills it in: it may leave no prompt at all.
 _TEMPLATE_ARGUMENTS = frozenset({"enable_thinking", "reasoning_effort", "thinking"})
@@ -64,11 +71,12 @@ def _refuse(request: Request, dialect: Dialect | None) -> None:
     if request.operation is Operation.CHAT and not request.messages:
         raise rendering.unsuitable("mlx_lm.server needs at least one message", field="messages")
     if request.response_schema is not None:
-        field = "format" if dialect is Dialect.OLLAMA else "response_format"
-        raise rendering.unsuitable("mlx_lm.server would ignore the response format", field=field)
+        raise rendering.unsuitable("mlx_lm.server would ignore the response format", field=_FORM_FIELDS[dialect])
     for index, message in enumerate(request.messages):
         if message.images:
-            field = f"messages.{index}.{'images' if dialect is Dialect.OLLAMA else 'content'}"
+            # The items of a response's input are no messages.
+            in_messages = f"messages.{index}.{'images' if dialect is Dialect.OLLAMA else 'content'}"
+            field = "input" if dialect is Dialect.RESPONSES else in_messages
             raise rendering.unsuitable("mlx_lm.server would ignore the images, or fetch them itself", field=field)
         for number, called in enumerate(message.tool_calls):
             arguments_of(index, number, called.arguments)  # it reads them, and answers 404 where it cannot

@@ -14,26 +14,32 @@ from athena.router.types import Backend, Request
 # Fields of either dialect that do not change what the answer says, or are set to what holds without them.
 _WITHOUT_EFFECT = frozenset(
     {
-        "keep_alive", "metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-        "safety_identifier", "user",
+        "keep_alive", "max_tool_calls", "metadata", "prompt_cache_key", "prompt_cache_options",
+        "prompt_cache_retention", "safety_identifier", "user",
     }
 )  # fmt: skip
 _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
+    "background": (False,),
     "echo": (False,),
+    "include": ([], ["reasoning.encrypted_content"]),
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
     "n": (1,),
     "parallel_tool_calls": (True,),
     "raw": (False,),
+    "reasoning.context": ("auto",),
+    "reasoning.mode": ("standard",),
     "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
+    "text.verbosity": ("medium",),
     "think": (False,),
     "tool_choice": ("auto",),
     "top_logprobs": (0,),
+    "truncation": ("disabled",),
     "verbosity": ("medium",),
 }
 # Options of Ollama that say how to run the model, not what to answer.
