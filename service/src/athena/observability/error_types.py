@@ -30,6 +30,7 @@ _GROUPS = {
         "invalid_input",
         "method_not_allowed",
         "model_not_found",
+        "need_without_home",
         "not_found",
         "request_rejected",
         "request_timeout",
