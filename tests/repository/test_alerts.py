@@ -86,6 +86,26 @@ def test_the_runbooks_have_pages_of_alerts_that_there_are() -> None:
     assert set(re.findall(r"^### (\w+)$", RUNBOOKS, re.MULTILINE)) == set(alerts())
 
 
+def test_what_is_to_be_run_can_be_run() -> None:
+    said = RUNBOOKS + "".join(str(rule["annotations"]) for rule in alerts().values())
+    known = re.search(r'all_actions="([^"]+)"', (ROOT / "deploy.sh").read_text())
+    assert known is not None
+    assert set(re.findall(r"deploy\.sh ENVIRONMENT (\w+)", said)) <= set(known[1].split())
+    for group, command in set(re.findall(r"`athena (backends|hosts) (\w+)", said)):
+        commands = subprocess.run(["athena", group, "--help"], capture_output=True, text=True, check=True).stdout
+        assert re.search(rf"^  {command}  ", commands, re.MULTILINE), command
+    units = set(re.findall(r"(?:systemctl \w+|journalctl -u) ([a-z][\w-]+)", said))
+    assert units == {
+        "athena-backup",
+        "athena-log-collector",
+        "athena-loki",
+        "athena-ollama",
+        "postgresql",
+        "prometheus",
+        "prometheus-alertmanager",
+    }
+
+
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
 def test_a_rule_reads_only_metrics_that_somebody_has(rule: dict[str, str]) -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
