@@ -40,6 +40,7 @@ arguments for all
   -v                      all of Ansible's output (more v, more of it)
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
+  --with-monitoring       for deploy, update and plan on one machine: have Prometheus beside the services
   --check, --diff         show what would change, change nothing
   --json                  for deploy, update, rollback, scale, fleet, restore and rotate: one JSON object on standard output, with
                           exit_code, outcome, release, recorded, steps, seconds, problems; all else goes to standard error
@@ -130,6 +131,10 @@ while (($#)); do
     --allow-irreversible)
       if [[ " deploy update " != *" $action "* ]]; then wrong_usage "$action takes no --allow-irreversible."; fi
       irreversible=yes
+      ;;
+    --with-monitoring)
+      if [[ " deploy update plan " != *" $action "* ]]; then wrong_usage "$action takes no --with-monitoring."; fi
+      ansible_arguments+=(-e athena_with_monitoring=true)
       ;;
     --json) if [[ "$acting plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;

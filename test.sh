@@ -191,6 +191,7 @@ stage_integration() {
 }
 
 stage_deploy() {
+  check "programs" need prometheus:prometheus promtool:prometheus
   local arguments=(tests/deploy --durations=0 --durations-min=5)
   if [[ " ${stages[*]} " == *" deploy molecule "* ]]; then
     echo "Beside those of the next stage: both mostly wait."

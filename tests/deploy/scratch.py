@@ -39,7 +39,8 @@ class Environment:
     def __init__(self, folder: Path, clone: Path) -> None:
         self.clone = clone
         self.state = folder / "state"
-        self.ports = dict(zip(PARTS, free_ports(len(PARTS)), strict=True))
+        *ports, self.prometheus_port = free_ports(len(PARTS) + 1)
+        self.ports = dict(zip(PARTS, ports, strict=True))
         self.variables = folder / "variables.json"
         folder.mkdir(exist_ok=True)
         self.variables.write_text(
@@ -47,6 +48,7 @@ class Environment:
                 {
                     "athena_state_dir": str(self.state),
                     **{f"athena_{name}_port": port for name, port in self.ports.items()},
+                    "athena_prometheus_port": self.prometheus_port,
                     "dev_engine": "mlx",
                     "mlx_model_source": "random",
                 }

@@ -94,6 +94,23 @@ def test_a_deployment_tells_programs_what_it_did_in_its_last_line(environment: E
     assert 0 < sum(step["seconds"] for step in said["steps"]) <= said["seconds"]
 
 
+def test_prometheus_runs_beside_the_services_where_it_is_asked_for_and_sees_them_all(environment: Environment) -> None:
+    done = environment.run("deploy", "--with-monitoring")
+    assert done.code == 0, done.output
+    assert f"http://127.0.0.1:{environment.prometheus_port}" in done.output
+    jobs = {"admin", "proxy", "orchestrator", "prometheus"}
+    wait_until(lambda: jobs_that_are_up(environment) == jobs, 60)
+    again = environment.run("deploy", "--with-monitoring")
+    assert (again.code, again.changed) == (0, 0), again.output
+    assert len(environment.releases()) == 1
+
+
+def jobs_that_are_up(environment: Environment) -> set[str]:
+    url = f"http://127.0.0.1:{environment.prometheus_port}/api/v1/query"
+    answer = httpx.get(url, params={"query": "up == 1"}, timeout=5).json()
+    return {one["metric"]["job"] for one in answer["data"]["result"]}
+
+
 def test_a_plan_before_the_first_deployment_tells_what_it_would_do_and_does_nothing(other: Environment) -> None:
     done = other.run("plan")
     assert done.code == 7, done.output
