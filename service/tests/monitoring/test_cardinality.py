@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from athena.observability import error_types
+from athena.router.errors import FailureKind
 from tests.monitoring.system import AUTO, BROKEN, SHARED, TOKEN, System
 from tests.monitoring.traffic import OPENAI_CHAT
 
@@ -38,7 +39,8 @@ def flood(system: System, start: int, count: int) -> None:
             odd = f"odd-{number}"
             proxy.post(OPENAI_CHAT, json={"model": odd, "messages": chat})
             proxy.post("/api/generate", json={"model": odd, "prompt": "caller", "stream": True})
-            proxy.post(OPENAI_CHAT, json={"model": SHARED, "messages": odd})
+            proxy.post(OPENAI_CHAT, json={"model": SHARED, "messages": chat, odd: odd})
+            proxy.post(OPENAI_CHAT, json={"model": [odd], "messages": chat})
             proxy.post(OPENAI_CHAT, content=f'{{"model": "{odd}'.encode())
             proxy.post(OPENAI_CHAT, json={"model": BROKEN, "messages": [{"role": "user", "content": f"caller {odd}"}]})
             proxy.post(OPENAI_CHAT, json={"model": AUTO, "messages": chat}, headers={"x-athena-priority": odd})
@@ -80,7 +82,7 @@ def test_the_registry_bounds_the_number_of_series(system: System) -> None:
         assert of_one_family(replies, "gen_ai_server_request_duration_seconds") <= combinations * 18 * ends
         assert of_one_family(replies, "gen_ai_client_token_usage") <= combinations * 36
         backends = sum(count for name, count in found[service].items() if name.startswith("athena_backend_"))
-        assert backends <= 8 * (engines + models + 1)
+        assert backends <= (8 + 2 * len(FailureKind)) * (engines + models + 1)
         # What the traffic of these tests really makes is far from it.
         assert sum(found[service].values()) < 6000
 

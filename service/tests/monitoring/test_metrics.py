@@ -60,11 +60,9 @@ def test_every_family_has_series_after_traffic(filled_prometheus: Prometheus) ->
         ends = {Kind.HISTOGRAM: "_bucket"}
         wanted = {shown(family) + ends.get(family.kind, "") for family in found}
         missing = wanted - there - OF_A_MAC - OF_SENSORS
-        if service == "orchestrator":  # it wants no streams, and nothing of it waits or is moved
+        if service == "orchestrator":  # it wants no streams, and all that it asks is answered at once
             missing -= {f"gen_ai_server_time_{what}_seconds_bucket" for what in ("to_first_token", "per_output_token")}
-            missing -= {"athena_requests_moved_total"}
-        if service == "proxy":
-            missing -= {"athena_refused_total"}  # nobody was turned away by the HTTP server itself
+            missing -= {"athena_requests_moved_total", "athena_backend_failures_total"}
         assert missing == set(), service
 
 
@@ -112,6 +110,9 @@ def test_fallbacks_queues_and_breakers_show(filled_prometheus: Prometheus, syste
     proxy = 'job="proxy"'
     assert filled_prometheus.value(f"sum(athena_requests_moved_total{{{proxy}}})") > 0
     assert filled_prometheus.value(f'sum(athena_backend_trips_total{{backend_id="{first}",{proxy}}})') > 0
+    failures = f'athena_backend_failures_total{{backend_id="{first}",model="{FAILING_OVER}",provider="mlx",{proxy}}}'
+    assert [one["reason"] for one, _ in filled_prometheus.query(f"{failures} > 0")] == ["status"]
+    assert filled_prometheus.query(f'athena_backend_failures_total{{backend_id="{second}",{proxy}}}') == []
     assert filled_prometheus.value(f'sum(athena_backend_state{{backend_id="{second}",state="closed",{proxy}}})') == 1
     assert filled_prometheus.value(f"sum(athena_queue_wait_seconds_count{{{proxy}}})") > 0
     assert filled_prometheus.value(f"sum(athena_caller_left_total{{{proxy}}})") == 2

@@ -91,6 +91,9 @@ class Callers:
         assert self._proxy.post(OPENAI_CHAT, content=b"{").status_code == 400
         self.tally.errors["other", "request_rejected"] += 1
         assert self._proxy.get("/no/such/page").status_code == 404
+        with self._connection() as connection:
+            connection.sendall(b"this is no HTTP\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400")
 
     def meet_failures(self) -> None:
         """Ask engines that fail before and after their first token."""
@@ -116,7 +119,6 @@ class Callers:
 
     def leave(self) -> None:
         """Leave in the middle of a stream."""
-        address = urlsplit(self._system.proxy.url)
         body = httpx.Request(
             "POST",
             self._system.proxy.url,
@@ -126,7 +128,7 @@ class Callers:
             f"POST {OPENAI_CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self._system.key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection((address.hostname, address.port or 80), timeout=30) as connection:
+        with self._connection() as connection:
             connection.sendall(head.encode() + body)
             received = b""
             while b"data: " not in received:
@@ -137,6 +139,10 @@ class Callers:
         """Ask the orchestrator, well and wrongly."""
         for query in ({"query": "talk to me", "mode": "owner"}, {"query": "home control", "mode": "owner"}, {}):
             self.tally.queries[self._orchestrator.post("/query", json=query).status_code] += 1
+
+    def _connection(self) -> socket.socket:
+        address = urlsplit(self._system.proxy.url)
+        return socket.create_connection((address.hostname, address.port or 80), timeout=30)
 
     def _ask(self, model: str, path: str, *, stream: bool, prompt: str = "caller") -> None:
         answer = self._proxy.post(path, json=_body(model, path, stream=stream, prompt=prompt))

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from athena.observability import error_types
 from athena.observability.error_types import ErrorGroup
 from athena.observability.families import Family, Kind
+from athena.observability.router_metrics import DEFAULT_BACKEND
 from athena.router.types import Operation, Usage
 
 _DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -19,7 +20,6 @@ _LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_nam
 
 OTHER_MODEL = "other"
 NO_PROVIDER = "none"
-DEFAULT_BACKEND = "default"
 OPERATION_NAMES = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion"}
 
 _Key = tuple[Operation, str, str, int | None, str]

@@ -9,6 +9,7 @@ from athena.observability.families import Family, Kind, Merge, Series
 
 BACKEND_STATES = ("closed", "open", "half_open")
 OTHER_REASON = "other"
+DEFAULT_BACKEND = "default"
 
 _WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _BACKEND_LABELS = ("backend_id", "model", "provider")
@@ -18,8 +19,8 @@ _MOST_REASONS = 32
 class BackendReading(msgspec.Struct, frozen=True):
     """One engine at one moment, over all worker processes.
 
-    `backend_id` is "default" for the default Ollama; `state` is one of BACKEND_STATES; `in_use` requests of at most
-    `limit` are with it, `queued` wait for it; its breaker has opened `trips` times.
+    `backend_id` is DEFAULT_BACKEND for the default Ollama; `state` is one of BACKEND_STATES; `in_use` requests of at
+    most `limit` are with it, `queued` wait for it; its breaker has opened `trips` times.
     """
 
     backend_id: str
@@ -48,6 +49,12 @@ class RouterMetrics:
             "Requests that went on to the next backend of their route before their first byte, by what was wrong.",
             ("reason",),
         )
+        self._failed = Family(
+            Kind.COUNTER,
+            "athena_backend_failures",
+            "Replies that a backend was asked for and did not give whole, whether or not another one gave it.",
+            (*_BACKEND_LABELS, "reason"),
+        )
         self._stalled = Family(
             Kind.COUNTER,
             "athena_stalled_streams",
@@ -58,7 +65,11 @@ class RouterMetrics:
         self._reasons: dict[str, Series] = {}
         self._read_backends: Callable[[], Iterable[BackendReading]] = tuple
         self._read_configuration: Callable[[], tuple[int, bool]] | None = None
-        self.families = (self._wait, self._moved, self._stalled, *self._of_backends(), *self._of_configuration())
+        self.families = (
+            *(self._wait, self._moved, self._failed, self._stalled),
+            *self._of_backends(),
+            *self._of_configuration(),
+        )
 
     def waited(self, seconds: float) -> None:
         """Note how long a request waited in a queue; not for one that did not have to."""
@@ -74,6 +85,11 @@ class RouterMetrics:
             if name != OTHER_REASON:
                 self._reasons[reason] = series
         series.value += 1
+
+    def failed(self, backend_id: int | None, model: str, provider: str, reason: str) -> None:
+        """Count a reply that a backend failed to give; `model` is one of the registry's, or stands for all others."""
+        name = DEFAULT_BACKEND if backend_id is None else str(backend_id)
+        self._failed.at(name, model, provider, reason).inc()
 
     def stalled(self) -> None:
         """Count a stream that was cut because its engine stopped writing."""

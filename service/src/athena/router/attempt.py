@@ -11,6 +11,7 @@ from athena.observability.router_metrics import RouterMetrics
 from athena.router.call import Call
 from athena.router.errors import BackendError, FailureKind
 from athena.router.figures import Figures
+from athena.router.gates import shown_model
 from athena.router.policy import speed
 from athena.router.routes import Door
 from athena.router.types import Usage
@@ -156,7 +157,7 @@ class Attempt:
         if not self._over:
             if kind is FailureKind.TIMEOUT and self._first_token is not None:
                 self._books.metrics.stalled()
-            now = self._count_failure()
+            now = self._count_failure(kind)
             self._leave(kind)
             unreachable = not self.upstream.begun and kind in _UNREACHABLE
             self.door.gate.failed(now, self.begun, unreachable=unreachable)
@@ -164,7 +165,7 @@ class Attempt:
     def unavailable(self, retry_after: float | None) -> None:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
         if not self._over:
-            now = self._count_failure()
+            now = self._count_failure(FailureKind.STATUS)
             self._leave(FailureKind.STATUS)
             gate = self.door.gate
             if retry_after is not None:
@@ -183,12 +184,15 @@ class Attempt:
         self._over = True
         self.door.gate.flights.discard(self)
 
-    def _count_failure(self) -> float:
+    def _count_failure(self, kind: FailureKind) -> float:
         now = time.monotonic()
         self.seconds = now - self.begun
-        if self.door.target.backend.id is not None:
+        target = self.door.target
+        number = target.backend.id
+        self._books.metrics.failed(number, shown_model(number, self.door.gate.model), target.engine, kind)
+        if number is not None:
             self._books.figures.record(
-                self.door.target.backend.id,
+                number,
                 error=True,
                 seconds=self.seconds,
                 completion_tokens=0,

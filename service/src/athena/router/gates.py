@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
-from athena.observability.router_metrics import BackendReading
+from athena.observability.router_metrics import DEFAULT_BACKEND, BackendReading
 from athena.router.board import DOUBTED_UNTIL, Board
 from athena.router.gate import BackendState, Gate
 from athena.router.policy import concurrency, queue_length
@@ -132,10 +132,9 @@ class Gates:
         """Return the same for the metrics; the models that the registry does not know count as one."""
         merged: dict[tuple[str, str, str], BackendReading] = {}
         for one in self.states():
-            unnamed = one.id is None and one.model.startswith(UNNAMED + " ")
             reading = BackendReading(
-                backend_id="default" if one.id is None else str(one.id),
-                model=UNNAMED if unnamed else one.model,
+                backend_id=DEFAULT_BACKEND if one.id is None else str(one.id),
+                model=shown_model(one.id, one.model),
                 provider=one.engine,
                 state=one.state,
                 in_use=one.in_use,
@@ -165,6 +164,11 @@ class Gates:
                 gate.look_at_queue(now, self.queue_seconds)
                 waiting = True
         return waiting
+
+
+def shown_model(backend_id: int | None, model: str) -> str:
+    """Return what metrics call the model of a gate: those that the registry does not know are one."""
+    return UNNAMED if backend_id is None and model.startswith(UNNAMED + " ") else model
 
 
 def _both(one: BackendReading, other: BackendReading) -> BackendReading:
