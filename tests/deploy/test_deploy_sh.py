@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -198,6 +199,20 @@ def test_an_action_that_only_looks_tells_and_changes_nothing(
     done = environment.run(action)
     assert done.code == 0, done.output
     assert [word for word in words if word not in done.output] == []
+
+
+def test_status_tells_of_an_engine_that_its_host_calls_hung_as_the_alert_does(environment: Environment) -> None:
+    now = datetime.now(UTC).isoformat()
+    engine = {"name": "llama", "kind": "mlx", "url": "http://127.0.0.1:9", "model": "m", "state": "hung", "since": now}
+    report = {"at": now, "version": "0.1.0", "figures": {}, "engines": [engine]}
+    token = (environment.state / "secrets" / "admin-token").read_text().strip()
+    with httpx.Client(base_url=environment.url("admin"), headers={"Authorization": f"Bearer {token}"}) as admin:
+        admin.put("/api/hosts/a-mac", json=report).raise_for_status()
+        done = environment.run("status")
+        admin.delete("/api/hosts/a-mac").raise_for_status()
+    assert done.code == 8, done.output
+    assert "engine llama on a-mac takes requests and generates nothing" in done.output
+    assert environment.run("status").code == 0
 
 
 def test_verify_tells_programs_who_answered(environment: Environment) -> None:
