@@ -7,9 +7,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from caller_on_the_host import LOKI, ORCHESTRATOR, Caller
+from caller_on_the_host import ADMIN, LOKI, ORCHESTRATOR, TOKEN, Caller, Line
 from testinfra.host import Host
 
+testinfra_hosts = ["ansible://linux"]
 QUESTION = "the-words-of-the-caller"
 PANELS = Path(__file__).parents[3] / "tests/repository/panels.py"
 ANSWER = "the-words-of-the-engine"
@@ -50,9 +51,30 @@ def test_an_event_is_found_by_what_the_line_says(caller: Caller) -> None:
         assert {labels["service"] for labels, *_ in lines} == {"proxy"}
 
 
+def test_a_fallback_is_found_by_its_event(caller: Caller) -> None:
+    row = {"model_name": "falling", "backend_type": "auto", "endpoint_url": "http://127.0.0.1:11434"}
+    status, text = caller.ask(f"{ADMIN}/api/llm-backends", row, Authorization=f"Bearer {TOKEN}")
+    assert status in (201, 409), text  # there is one already where the tests are run again
+    asked = iter(range(1000))
+
+    # The proxy hears of the row a moment later, and asks MLX first from then on.
+    def ask_until(lines: list[Line]) -> bool:
+        return bool(lines) or caller.chat(f"falling-{next(asked)}", model="falling") != 200
+
+    query = '{app="proxy"} | json | event="mlx_failed_falling_back_to_ollama" | request_id=~"falling-.+"'
+    assert {labels["level"] for labels, *_ in caller.found(query, ask_until)} == {"warning"}
+
+
 def test_lines_that_are_no_json_are_there_as_they_are(caller: Caller) -> None:
     lines = caller.found('{app="postgresql"} |= "database system is ready to accept connections"')
     assert {labels["app"] for labels, *_ in lines} == {"postgresql"}
+
+
+def test_the_log_of_a_macs_job_is_found(caller: Caller) -> None:
+    lines = caller.found('{app="mlx.tiny"}')
+    assert [(labels["host"], labels["environment"], text) for labels, _, text in lines] == [
+        ("mac-1", "test", "a line of MLX")
+    ]
 
 
 def test_streams_are_told_apart_by_a_few_labels_alone(caller: Caller) -> None:
@@ -87,7 +109,7 @@ def test_what_loki_keeps_is_nobody_elses(host: Host) -> None:
     assert host.file("/etc/athena/loki.yaml").mode == 0o640
     listening = host.check_output("ss --no-header --listening --tcp --numeric --processes")
     addresses = {line.split()[3] for line in listening.splitlines() if '"loki"' in line or '"otelcol"' in line}
-    assert addresses == {"127.0.0.1:3100", "127.0.0.1:9096", "127.0.0.1:8889"}
+    assert addresses == {"0.0.0.0:3100", "127.0.0.1:9096", "127.0.0.1:8889"}
 
 
 def test_the_collector_tells_of_itself(caller: Caller) -> None:

@@ -262,9 +262,9 @@ def problems(journal: Mapping[str, Sequence[str]], files: Sequence[Mapping[str, 
     ]
     names = {*journal, *(str(one.get("app", "app")) for one in files)}
     found += [
-        f"'{name}' cannot be the name of an app: letters, digits, _ and -"
+        f"'{name}' cannot be the name of an app: letters, digits, ., _ and -"
         for name in sorted(names)
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name)
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name)
     ]
     if not journal and not files:
         found.append("log_collector_journal and log_collector_files are both empty: there is nothing to read")

@@ -1,0 +1,127 @@
+"""The collector on the nodes of a cluster: what is applied there, rendered by Ansible."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loading import ROOT
+
+ROLE = ROOT / "roles/log_collector"
+IMAGE = f"registry.example.internal/otelcol@sha256:{'0' * 64}"
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """Return the objects by their kind; there is one of each."""
+    folder: Path = tmp_path_factory.mktemp("manifests")
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+        "tasks": [
+            {
+                "ansible.builtin.template": {
+                    "src": str(ROLE / "templates/kubernetes.yaml.j2"),
+                    "dest": str(folder / "manifests.yaml"),
+                    "mode": "0600",
+                }
+            }
+        ],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    given = {
+        "log_collector_environment": "test",
+        "log_collector_loki_url": "http://loki.example.internal:3100",
+        "log_collector_image": IMAGE,
+        "log_collector_metrics_networks": ["192.0.2.40/32"],
+    }
+    (folder / "given.yml").write_text(yaml.safe_dump(given))
+    done = subprocess.run(
+        [
+            "ansible-playbook",
+            "--inventory",
+            "localhost,",
+            "--connection",
+            "local",
+            "--extra-vars",
+            "@given.yml",
+            "play.yml",
+        ],
+        cwd=folder,
+        env={
+            **os.environ,
+            "ANSIBLE_FILTER_PLUGINS": str(ROLE / "filter_plugins"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = list(yaml.safe_load_all((folder / "manifests.yaml").read_text()))
+    by_kind = {one["kind"]: one for one in found}
+    assert len(by_kind) == len(found)
+    return by_kind
+
+
+@pytest.fixture
+def container(manifests: dict[str, Manifest]) -> Manifest:
+    [one] = manifests["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    return dict(one)
+
+
+def test_it_may_look_at_pods_and_do_nothing_else(manifests: dict[str, Manifest]) -> None:
+    assert manifests["ClusterRole"]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    ]
+    [subject] = manifests["ClusterRoleBinding"]["subjects"]
+    account = manifests["ServiceAccount"]["metadata"]
+    assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"])
+
+
+def test_it_is_root_without_any_right_of_roots_and_writes_its_queue_alone(
+    manifests: dict[str, Manifest], container: Manifest
+) -> None:
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    pod = manifests["DaemonSet"]["spec"]["template"]["spec"]
+    writes = [mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    folders = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+    assert writes == ["queue"]
+    assert folders == {"logs": "/var/log/pods", "queue": "/var/lib/athena-log-collector"}
+    assert container["image"] == IMAGE
+    assert container["resources"]["limits"] == {"memory": "512Mi"}
+
+
+def test_it_reaches_names_the_api_server_and_loki(manifests: dict[str, Manifest]) -> None:
+    spec = manifests["NetworkPolicy"]["spec"]
+    assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 443, 6443, 3100}
+    assert [peer["ipBlock"]["cidr"] for rule in spec["ingress"] for peer in rule["from"]] == ["192.0.2.40/32"]
+
+
+def test_its_configuration_is_the_one_that_it_is_started_with(
+    manifests: dict[str, Manifest], container: Manifest
+) -> None:
+    pod = manifests["DaemonSet"]["spec"]["template"]["spec"]
+    [volume] = [one for one in pod["volumes"] if "configMap" in one]
+    files = manifests["ConfigMap"]
+    assert volume["configMap"]["name"] == files["metadata"]["name"]
+    config = yaml.safe_load(files["data"]["config.yaml"])
+    assert config["receivers"]["file_log/pods"]["include"] == [
+        "/var/log/pods/athena_*/*/*.log",
+        "/var/log/pods/athena-admin_*/*/*.log",
+    ]
+    assert config["receivers"]["file_log/pods"]["resource"] == {"environment": "test", "host": "${env:NODE_NAME}"}
+    assert [variable["name"] for variable in container["env"]] == ["NODE_NAME"]
+    assert config["exporters"]["otlp_http/loki"]["endpoint"] == "http://loki.example.internal:3100/otlp"
+    [queue] = [mount for mount in container["volumeMounts"] if mount["name"] == "queue"]
+    assert config["extensions"]["file_storage"]["directory"] == queue["mountPath"]
+    assert config["service"]["pipelines"]["logs"]["processors"] == ["memory_limiter", "k8s_attributes"]
