@@ -9,6 +9,7 @@ import pytest
 
 from athena.observability import error_types
 from athena.router.errors import FailureKind
+from athena.router.types import Operation
 from tests.monitoring.system import AUTO, BROKEN, SHARED, TOKEN, System
 from tests.monitoring.traffic import OPENAI_CHAT
 
@@ -73,7 +74,7 @@ def test_the_registry_bounds_the_number_of_series(system: System) -> None:
         rows = client.get("/api/llm-backends").json()
     engines = sum(2 if row["backend_type"] == "auto" else 1 for row in rows)
     models = len({row["model_name"] for row in rows})
-    combinations = 2 * (engines + 2 * models + 2)
+    combinations = len(Operation) * (engines + 2 * models + 2)
     ends = len(error_types.GROUPS) + 1
     found = series(system)
     for service in ("proxy", "orchestrator"):
