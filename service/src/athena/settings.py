@@ -4,7 +4,7 @@ Each process reads the one class that it needs, once, at its start, and hands th
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,13 +58,15 @@ class RouterSettings(ClientSettings):
     `ollama_url` is the default backend of a model that has none; `ollama_concurrency` is how many requests an Ollama is
     given at once for a model whose backend does not say (its `OLLAMA_NUM_PARALLEL`); `router_state_file` keeps the last
     known configuration across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for
-    a backend that is at work for others.
+    a backend that is at work for others; `router_auto_policy` is how `auto` backends choose: MLX first, or whichever
+    engine is measured to be done sooner.
     """
 
     ollama_url: Url = "http://localhost:11434"
     ollama_concurrency: Annotated[int, Field(ge=1, le=10000)] = 1
     router_state_file: Path | None = None
     queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    router_auto_policy: Literal["mlx_first", "measured"] = "mlx_first"
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from athena.cli import ask, backends, database, hosts, key, serve, token, verify
+from athena.cli import ask, backends, database, hosts, key, serve, token, verify, why
 from athena.errors import AthenaError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.add_typer(backends.backends)
 app.add_typer(hosts.hosts)
 app.command()(ask.ask)
 app.command()(verify.verify)
+app.command()(why.why)
 
 
 def main() -> NoReturn:

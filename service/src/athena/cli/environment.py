@@ -28,6 +28,7 @@ EXPECTED = {
     "router_state_file": "a path that this process may write",
     "config_cache_seconds": "a number of seconds above 0 and at most 3600",
     "queue_seconds": "a number of seconds above 0 and at most 3600",
+    "router_auto_policy": "mlx_first or measured",
     "proxy_api_keys_file": "the path of a file of API keys",
     "proxy_workers": "a number of processes from 1 to 64",
     "redis_url": "redis://HOST:PORT/DB",

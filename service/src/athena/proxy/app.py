@@ -35,7 +35,9 @@ from athena.proxy.keys import Keys
 from athena.proxy.models import Models
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.listener import Server
+from athena.proxy.why import why
 from athena.router.board import Board
+from athena.router.dispatch import Dispatcher
 from athena.router.periods import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Dialect, Operation
@@ -51,6 +53,7 @@ OLLAMA_API_VERSION = "0.11.4"
 """The Ollama whose API is spoken here; clients read it to decide what they may send."""
 
 _MODEL = "/v1/models/"
+_WHY = "/athena/why"
 _READ = ("GET", "HEAD")
 _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
     "/v1/chat/completions": (Dialect.OPENAI, Operation.CHAT),
@@ -69,6 +72,7 @@ class Proxy:
         self._board = board
         self._metrics = ProxyMetrics(shared)
         self._stack = AsyncExitStack()
+        self._dispatcher: Dispatcher
         self._forwarder: Forwarder
         self._models: Models
         self._callers: Callers
@@ -130,6 +134,7 @@ class Proxy:
     def _start(self, services: RouterServices) -> None:
         configuration = services.configuration
         models = Models(configuration, services.upstream, self._settings.ollama_url)
+        self._dispatcher = services.dispatcher
         self._models = models
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers, tracing.traces())
         self._constant = {
@@ -167,12 +172,14 @@ class Proxy:
             return method_not_allowed(path, method, ("POST",))
         page = self._pages.get(path)
         one_model = path.startswith(_MODEL) and path != _MODEL
-        if page is None and not one_model and path not in self._constant:
+        if page is None and not one_model and path not in self._constant and path != _WHY:
             return not_found(path)
         if method not in _READ:
             return method_not_allowed(path, method, _READ)
-        if path.startswith(("/v1/", "/api/")):
+        if path.startswith(("/v1/", "/api/", "/athena/")):
             self._callers.identify(exchange)
+        if path == _WHY:
+            return await why(self._dispatcher, exchange.query)
         return await page() if page is not None else await self._models.show(path.removeprefix(_MODEL))
 
 

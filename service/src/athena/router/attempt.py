@@ -19,6 +19,7 @@ from athena.router.upstream_reply import UpstreamReply
 
 if TYPE_CHECKING:
     from athena.observability.otel import Span, Traces
+    from athena.router.judge import Judge
 
 _UNREACHABLE = (FailureKind.REFUSED, FailureKind.TIMEOUT)
 _PATIENCE = 4.0  # seconds that a sound engine may think about a short prompt without a sign of life
@@ -29,7 +30,7 @@ _BYTES_A_SECOND = 500.0  # of prompt; slower reading is not to be expected
 class Books:
     """Where outcomes are written down: the registry's figures, the log, the metrics."""
 
-    __slots__ = ("content", "figures", "metrics", "request_log", "traces")
+    __slots__ = ("content", "figures", "judge", "metrics", "request_log", "traces")
 
     def __init__(
         self,
@@ -38,8 +39,13 @@ class Books:
         metrics: RouterMetrics,
         content: ContentLog | None = None,
         traces: "Traces | None" = None,
+        *,
+        judge: "Judge | None" = None,
     ) -> None:
-        """`content` is there only where prompts and answers are to be logged, `traces` where requests are traced."""
+        """`content` is there only where prompts and answers are to be logged, `traces` where requests are traced, and
+        `judge` where `auto` backends go by what was measured.
+        """
+        self.judge = judge
         self.content = content
         self.traces = traces
         self.figures = figures
@@ -61,6 +67,7 @@ class Attempt:
         "_books",
         "_call",
         "_first_token",
+        "_others",
         "_over",
         "_whole",
         "begun",
@@ -96,6 +103,7 @@ class Attempt:
         self._first_token: float | None = None
         self._whole = whole
         self._over = False
+        self._others = door.gate.in_use - 1
         door.gate.flights.add(self)
 
     @property
@@ -149,8 +157,21 @@ class Attempt:
         )
         if self.span is not None:
             self.span.answered(self._call.model, usage)
+        if self._books.judge is not None:
+            self._teach(self._books.judge, usage, tokens, writing, now)
         self._leave()
         self.door.gate.succeeded(now, self.begun)
+
+    def _teach(self, judge: "Judge", usage: Usage | None, tokens: int, writing: float, now: float) -> None:
+        """Let the judge learn from a whole reply; nobody saw one begin that came in one piece."""
+        first = self._first_token - self.begun if self._first_token is not None else None
+        if first is None and usage is not None and usage.completion_seconds is not None:
+            first = max(self.seconds - writing, 0.0)
+        judge.learn(self.door, self._call, others=self._others, first=first, tokens=tokens, writing=writing, now=now)
+
+    def _avoid(self, now: float) -> None:
+        if self._books.judge is not None:
+            self._books.judge.avoid(self.door, now)
 
     def failed(self, kind: FailureKind) -> None:
         """Count a reply that did not come, or broke off."""
@@ -158,6 +179,7 @@ class Attempt:
             if kind is FailureKind.TIMEOUT and self._first_token is not None:
                 self._books.metrics.stalled()
             now = self._count_failure(kind)
+            self._avoid(now)
             self._leave(kind)
             unreachable = not self.upstream.begun and kind in _UNREACHABLE
             self.door.gate.failed(now, self.begun, unreachable=unreachable)
@@ -166,6 +188,7 @@ class Attempt:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
         if not self._over:
             now = self._count_failure(FailureKind.STATUS)
+            self._avoid(now)
             self._leave(FailureKind.STATUS)
             gate = self.door.gate
             if retry_after is not None:

@@ -16,6 +16,7 @@ from athena.router.call import Call
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.gates import Gates
+from athena.router.judge import Judge, Why, why
 from athena.router.policy import Failure, blames_engine, falls_back, groups, verdict
 from athena.router.reply import OpenReply
 from athena.router.routes import Door, Route, enter, line_up
@@ -46,7 +47,9 @@ class Dispatcher:
         gates: Gates,
         ollama_url: str,
         random: Random,
+        judge: Judge | None = None,
     ) -> None:
+        """`judge` is there only where `auto` backends are to go by what was measured."""
         self._configuration = configuration
         self._upstream = upstream
         self._engines = engines
@@ -54,6 +57,7 @@ class Dispatcher:
         self._gates = gates
         self._ollama_url = ollama_url
         self._random = random
+        self._judge = judge
         self._open_reply = OpenReply if books.content is None else partial(ToldReply, books.content)
         self._snapshot: Snapshot | None = None
         self._routes: dict[str, Route] = {}
@@ -71,6 +75,8 @@ class Dispatcher:
             tell_prompt(self._books.content, call)
         route = self._routes.get(call.model) or await self._route(call.model)
         remaining = [route.only] if route.only is not None else route.order(self._random)
+        if self._judge is not None:
+            remaining = self._judge.order(remaining, call)
         failures: list[Failure] = []
         while remaining:
             door = self._enter_past_doubt(remaining) if self._gates.any_in_doubt else None
@@ -102,6 +108,13 @@ class Dispatcher:
                 model: self._route_of(model, backends) for model, backends in snapshot.routes.items() if backends
             }
             self._gates.keep_only(door.gate for route in self._routes.values() for door in route.doors)
+
+    async def why(self, model: str) -> Why:
+        """Return how requests for a model go just now, and why."""
+        if self._configuration.snapshot is not self._snapshot:
+            self.follow()
+        route = self._routes.get(model) or await self._route(model)
+        return why(model, route.doors, self._judge)
 
     def _route_of(self, model: str, backends: Sequence[Backend]) -> Route:
         known = bool(backends)

@@ -112,7 +112,7 @@ def _expand(backend: Backend, ollama_url: str) -> Iterator[Target]:
 
 def falls_back(failed: Target, following: Target | None) -> bool:
     """Whether an `auto` backend goes from its MLX to the default Ollama here."""
-    return following is not None and failed.backend is following.backend
+    return following is not None and failed.backend is following.backend and failed.engine is BackendType.MLX
 
 
 def blames_engine(engine: BackendType, error: BackendError) -> bool:

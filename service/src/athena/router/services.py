@@ -12,6 +12,7 @@ from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.gates import Gates
+from athena.router.judge import MEASURED, Judge
 from athena.router.periods import Periods
 from athena.router.probes import Prober
 from athena.router.probing import Asker
@@ -78,14 +79,18 @@ class RouterServices:
         )
         self.metrics.watch_backends(self.gates.readings)
         self.metrics.watch_configuration(lambda: (self.configuration.snapshot.version, self.configuration.reachable))
+        judge = Judge(random) if settings.router_auto_policy == MEASURED else None
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,
             engines=ENGINES,
-            books=Books(self.figures, logs.request_log(), self.metrics, logs.content_log(), tracing.traces()),
+            books=Books(
+                self.figures, logs.request_log(), self.metrics, logs.content_log(), tracing.traces(), judge=judge
+            ),
             gates=self.gates,
             ollama_url=settings.ollama_url,
             random=random,
+            judge=judge,
         )
         await self._stack.enter_async_context(self.gates)
         if self._periods is not None:

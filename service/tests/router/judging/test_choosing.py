@@ -149,6 +149,7 @@ def test_where_nothing_is_known_the_routes_order_holds_until_one_has_its_hands_f
 def test_one_of_which_nothing_is_known_is_tried_at_once_but_not_by_all() -> None:
     known = target("a", 1.0)
     assert of([known, Candidate(name="b", usable=True)]).order[0] == 1
+    assert of([known, Candidate(name="b", usable=True)], last="a").order[0] == 1
     assert of([known, Candidate(name="b", usable=True, busy=1.0)]).order[0] == 0
 
 

@@ -77,8 +77,8 @@ def choose(candidates: Sequence[Candidate], *, tokens: float, last: str | None, 
     def key(place: int) -> float:
         one, seconds = candidates[place], judged[place].seconds
         if seconds is None:
-            # As good as the best until it is known, for one prompt at a time for each of its slots.
-            return best * (0.99 + one.busy)
+            # Better than the best until it is known, for one prompt at a time for each of its slots.
+            return best * (0.99 * (1.0 - HYSTERESIS) + one.busy)
         return seconds * (1.0 - HYSTERESIS) if one.name == last else seconds
 
     usable.sort(key=key)

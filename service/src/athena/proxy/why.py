@@ -1,0 +1,15 @@
+"""Why requests for a model go where they go."""
+
+from urllib.parse import parse_qs
+
+from athena.errors import InvalidInputError
+from athena.proxy.http import Answer, json_answer
+from athena.router.dispatch import Dispatcher
+
+
+async def why(dispatcher: Dispatcher, query: str) -> Answer:
+    """Return the answer of /athena/why?model=NAME; raises InvalidInputError where no model is named."""
+    named = parse_qs(query, encoding="utf-8", errors="replace").get("model", [])
+    if len(named) != 1:
+        raise InvalidInputError("name one model: /athena/why?model=NAME", field="model")
+    return json_answer(await dispatcher.why(named[0]))
