@@ -124,6 +124,17 @@ def test_where_a_setting_asks_prompt_and_answer_are_told_redacted(
     assert "alice" not in str(telling.proxy.lines())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_answer_to_a_caller_of_openais_responses_is_told_as_well(telling: Installation, stream: bool) -> None:
+    request_id = f"responses-{stream}"
+    asked = {"model": "m-openai", "input": "I am alice@mail.example", "stream": stream, "store": False}
+    url = telling.proxy.url + "/v1/responses"
+    httpx.post(url, json=asked, headers={"x-request-id": request_id}).raise_for_status()
+    assert told(telling.proxy, "llm_prompt", request_id)["prompt"] == "I am [e-mail]"
+    said = told(telling.proxy, "llm_answer", request_id)
+    assert (said["answer"], said["whole"]) == ("Hello there, caller.", True)
+
+
 def test_the_words_of_an_engine_that_failed_are_told_redacted(telling: Installation) -> None:
     asked = question(OPENAI_CHAT, BROKEN, "I am alice@mail.example")
     httpx.post(telling.proxy.url + OPENAI_CHAT, json=asked, headers={"x-request-id": "fails"})
@@ -142,7 +153,7 @@ def test_the_orchestrator_tells_its_steps(telling: Installation) -> None:
     assert prompts[1]["prompt"] == "Is it warm?"
 
 
-@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.OLLAMA])  # those of engines
 @pytest.mark.parametrize("operation", list(Operation))
 def test_the_text_of_a_reply_is_that_of_its_events(dialect: Dialect, operation: Operation) -> None:
     first, second = Delta(text="It is "), Delta(text="warm.")

@@ -85,6 +85,7 @@ class Connections(Generic[R]):
         if self._server is None:
             return
         self._server.close()
+        await asyncio.sleep(0)  # so that each connection that was taken has its task, which closes it
         for task in tuple(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

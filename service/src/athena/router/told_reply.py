@@ -55,21 +55,24 @@ class ToldReply(OpenReply):
             self._content.answer(self._call, text_of_whole(self.body), whole=True)
 
     async def relay(self, write: Callable[[bytes], None], encoder: ReplyEncoder | None = None) -> None:
-        """Relay, and keep what was written."""
+        """Relay, and keep what was said: the engine's own bytes, or the events that they are put into words from."""
         kept = bytearray()
+        listening = _Listening(encoder) if encoder is not None else None
         whole = False
 
         def write_and_keep(data: bytes) -> None:
-            if len(kept) < _KEPT_BYTES:
+            if listening is None and len(kept) < _KEPT_BYTES:
                 kept.extend(data)
             write(data)
 
         try:
-            await super().relay(write_and_keep, encoder)
+            await super().relay(write_and_keep, listening)
             whole = True
         finally:
-            dialect = self._dialect if encoder is None else self._call.dialect or self._dialect
-            text = text_of_stream(dialect, self._call.operation, bytes(kept))
+            if listening is not None:
+                text = "".join(listening.said)
+            else:
+                text = text_of_stream(self._dialect, self._call.operation, bytes(kept))
             self._content.answer(self._call, text, whole=whole)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -86,8 +89,25 @@ class ToldReply(OpenReply):
             self._content.answer(self._call, "".join(said), whole=whole)
 
 
+class _Listening:
+    """An encoder that keeps the text of the events that it is given."""
+
+    def __init__(self, encoder: ReplyEncoder) -> None:
+        self.said: list[str] = []
+        self.content_type = encoder.content_type
+        self.start = encoder.start
+        self.finish = encoder.finish
+        self.broken = encoder.broken
+        self.whole = encoder.whole
+        self._delta = encoder.delta
+
+    def delta(self, event: Delta) -> bytes:
+        self.said.append(event.text)
+        return self._delta(event)
+
+
 def text_of_stream(dialect: Dialect, operation: Operation, data: bytes) -> str:
-    """Return the text in the lines of a stream, up to the first that is none of the dialect."""
+    """Return the text in the lines of an engine's stream, up to the first that is none of its dialect."""
     reader = codec(dialect).reader(operation)
     said: list[str] = []
     for line in data.split(b"\n"):
