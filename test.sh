@@ -204,7 +204,7 @@ stage_deploy() {
 
 stage_molecule() {
   local scenario docker_host
-  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git c++:g++ zstd:zstd flock:util-linux
+  check "programs" need docker:docker.io mmdebstrap:mmdebstrap git:git c++:g++ zstd:zstd flock:util-linux dpkg-deb:dpkg
   # A machine may have the client alone.
   if ! docker version >/dev/null 2>&1; then check "Docker daemon's program" need dockerd:docker.io; fi
   if ! docker_host=$(molecule/shared/dockerd start $$); then
