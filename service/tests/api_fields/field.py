@@ -82,6 +82,8 @@ def _refused(error: AthenaError, place: str) -> Handling:
     """Return that a field is refused; fails where the error names neither it nor the object that it is a part of."""
     if isinstance(error, BackendError):
         assert error.kind is FailureKind.UNSUITABLE
+        if "makes no embeddings" in error.detail:
+            return Handling.REFUSED
     named = re.sub(r"\.\d+(?=\.|$)", "[]", error.field or "?").removesuffix(".type")
     assert place == named or place.startswith((f"{named}.", f"{named}[")), f"{place} is refused as {error.field}"
     return Handling.REFUSED

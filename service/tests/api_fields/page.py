@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from athena.router.engines import ENGINES
-from tests.api_fields import ollama_fields, openai_fields, responses_fields
+from tests.api_fields import embeddings_fields, ollama_fields, openai_fields, responses_fields
 from tests.api_fields.field import Field, Handling, Path, handling
 
 PATHS = (
@@ -12,6 +12,9 @@ PATHS = (
     responses_fields.RESPONSES,
     ollama_fields.CHAT,
     ollama_fields.GENERATE,
+    embeddings_fields.OPENAI,
+    embeddings_fields.OLLAMA,
+    embeddings_fields.OLLAMA_ONE,
 )
 _HEAD = """# What becomes of each field
 

@@ -154,7 +154,7 @@ def test_the_orchestrator_tells_its_steps(telling: Installation) -> None:
 
 
 @pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.OLLAMA])  # those of engines
-@pytest.mark.parametrize("operation", list(Operation))
+@pytest.mark.parametrize("operation", [Operation.CHAT, Operation.GENERATE])
 def test_the_text_of_a_reply_is_that_of_its_events(dialect: Dialect, operation: Operation) -> None:
     first, second = Delta(text="It is "), Delta(text="warm.")
     end = Finish(reason="stop", usage=Usage(completion_tokens=2))

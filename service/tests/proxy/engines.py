@@ -47,6 +47,10 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 async def openai_engine(heard: Heard) -> None:
     """Serve like vLLM."""
+    if heard.path == "/v1/embeddings":
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
+        await heard.answer(json.dumps({"object": "list", "data": data, "model": "x", "usage": USAGE}).encode())
+        return
     if not heard.json.get("stream"):
         await heard.answer(openai_whole(heard, "".join(REPLY)))
         return
@@ -107,6 +111,10 @@ async def ollama_engine(heard: Heard) -> None:
     """Serve like Ollama."""
     if heard.path == "/api/tags":
         await heard.answer(json.dumps(OLLAMA_TAGS).encode())
+    elif heard.path == "/api/embed":
+        await heard.answer(b'{"model": "x", "embeddings": [[0.5, -0.25]], "prompt_eval_count": 7}')
+    elif heard.path == "/api/embeddings":
+        await heard.answer(b'{"embedding": [0.5, -0.25]}')
     elif heard.path not in {"/api/chat", "/api/generate"}:
         await heard.answer(b"404 page not found", status=404, content_type="text/plain")
     elif heard.json.get("stream", True):

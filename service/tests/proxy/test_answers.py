@@ -59,6 +59,27 @@ def test_a_wrong_method_is_answered_with_the_right_ones(http: httpx.Client, meth
     assert "error" in reply.json()
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/pull"),
+        ("POST", "/api/push"),
+        ("POST", "/api/create"),
+        ("POST", "/api/copy"),
+        ("DELETE", "/api/delete"),
+        ("POST", "/api/blobs/sha256:0"),
+        ("HEAD", "/api/blobs/sha256:0"),
+    ],
+)
+def test_what_would_change_the_models_of_an_engine_is_an_administrators_affair(
+    http: httpx.Client, method: str, path: str
+) -> None:
+    reply = http.request(method, path, json={"model": "m-ollama"})
+    assert reply.status_code == 403
+    if method != "HEAD":
+        assert "administrator" in reply.json()["error"]
+
+
 def test_an_answer_names_the_backend_and_the_request(http: httpx.Client) -> None:
     reply = http.post(CHAT, json=BODY, headers={"x-request-id": "from-the-caller:1"})
     assert reply.headers["x-request-id"] == "from-the-caller:1"

@@ -1,8 +1,10 @@
 """The official clients against the proxy with real engines behind: Ollama, MLX, and Ollama's OpenAI side."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import ollama
@@ -74,6 +76,80 @@ async def test_the_asynchronous_clients_do_the_same(served: Served) -> None:
     )
     assert [part.done async for part in parts][-1]
     await local._client.aclose()
+
+
+def test_the_openai_client_gets_responses_and_streams_of_them(served: Served) -> None:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        asked: dict[str, Any] = {"model": served.model, "input": "Why is the sky blue?", "max_output_tokens": 8}
+        whole = client.responses.create(**asked)
+        assert whole.status in {"completed", "incomplete"}
+        assert whole.usage is not None
+        assert 1 <= whole.usage.output_tokens <= 8
+        assert whole.output
+        with client.responses.stream(**asked) as stream:
+            events = list(stream)
+        assert events[0].type == "response.created"
+        assert events[-1].type in {"response.completed", "response.incomplete"}
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        again = [{"role": "user", "content": "Hi"}, *whole.output, {"role": "user", "content": "Go on"}]
+        assert client.responses.create(**asked | {"input": again}).output
+
+
+def test_a_wanted_form_is_kept_to_or_refused_by_name(served: Served) -> None:
+    schema = {"type": "object", "properties": {"sky": {"enum": ["blue"]}}, "required": ["sky"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "sky", "schema": schema}}
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        asked: dict[str, Any] = {"model": served.model, "messages": MESSAGES, "max_tokens": 60, "temperature": 0}
+        if served.kind == "mlx":
+            with pytest.raises(openai.BadRequestError) as refusal:
+                client.chat.completions.create(**asked, response_format=form)
+            assert refusal.value.param == "response_format"
+        else:
+            reply = client.chat.completions.create(**asked, response_format=form)
+            text = reply.choices[0].message.content or ""
+            assert text.lstrip().startswith("{")
+            if reply.choices[0].finish_reason == "stop":
+                assert json.loads(text) == {"sky": "blue"}
+
+
+def test_a_tool_is_offered_or_its_lack_is_told(served: Served) -> None:
+    """The tiny model of Ollama has no template for tools; that of MLX takes them."""
+    tool: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        asked: dict[str, Any] = {"model": served.model, "input": "Weather?", "max_output_tokens": 8, "tools": [tool]}
+        if served.kind == "mlx":
+            assert client.responses.create(**asked).output
+        else:
+            with pytest.raises(openai.BadRequestError, match="does not support tools"):
+                client.responses.create(**asked)
+
+
+@pytest.mark.parametrize("served", ["mlx"], indirect=True)
+def test_an_image_is_refused_by_name_where_the_model_would_not_see_it(served: Served) -> None:
+    image = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
+    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": image}}]
+    body = {"model": served.model, "messages": [{"role": "user", "content": parts}]}
+    reply = httpx.post(f"{served.url}/v1/chat/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages.0.content")
+
+
+def test_embeddings_are_made_or_refused_by_name(served: Served) -> None:
+    local = ollama.Client(host=served.url)
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        if served.kind == "mlx":
+            with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
+                client.embeddings.create(model=served.model, input="Once")
+            with pytest.raises(ollama.ResponseError, match="makes no embeddings"):
+                local.embed(model=served.model, input="Once")
+        else:
+            reply = client.embeddings.create(model=served.model, input=["Once", "Twice"])
+            both = local.embed(model=served.model, input=["Once", "Twice"])
+            assert [vector.index for vector in reply.data] == [0, 1]
+            for vector, other in zip(reply.data, both.embeddings, strict=True):
+                assert vector.embedding == pytest.approx(other, abs=1e-4)
+            assert reply.usage.prompt_tokens > 0
+            assert local.embeddings(model=served.model, prompt="Once").embedding
+    local._client.close()
 
 
 def test_the_ollama_client_gets_whole_replies_and_streams(served: Served) -> None:

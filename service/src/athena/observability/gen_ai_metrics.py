@@ -20,7 +20,7 @@ _LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_nam
 
 OTHER_MODEL = "other"
 NO_PROVIDER = "none"
-OPERATION_NAMES = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion"}
+OPERATION_NAMES = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion", Operation.EMBED: "embeddings"}
 
 _Key = tuple[Operation, str, str, int | None, str]
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 
-from athena.errors import AthenaError
+from athena.errors import AthenaError, ForbiddenError
 from athena.observability import tracing
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.service_metrics import CONTENT_TYPE
@@ -55,12 +55,17 @@ OLLAMA_API_VERSION = "0.11.4"
 _MODEL = "/v1/models/"
 _WHY = "/athena/why"
 _READ = ("GET", "HEAD")
+# Paths of Ollama that change which models an engine has.
+_MODELS_CHANGED_BY = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/")
 _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
     "/v1/chat/completions": (Dialect.OPENAI, Operation.CHAT),
     "/v1/completions": (Dialect.OPENAI, Operation.GENERATE),
+    "/v1/embeddings": (Dialect.OPENAI, Operation.EMBED),
     "/v1/responses": (Dialect.RESPONSES, Operation.CHAT),
     "/api/chat": (Dialect.OLLAMA, Operation.CHAT),
     "/api/generate": (Dialect.OLLAMA, Operation.GENERATE),
+    "/api/embed": (Dialect.OLLAMA, Operation.EMBED),
+    "/api/embeddings": (Dialect.OLLAMA, Operation.EMBED),
 }
 
 
@@ -170,6 +175,11 @@ class Proxy:
         path, method = exchange.path, exchange.method
         if path in _PROMPTS:
             return method_not_allowed(path, method, ("POST",))
+        if path.startswith(_MODELS_CHANGED_BY):
+            raise ForbiddenError(
+                f"{path} changes which models an engine has, which is an administrator's affair: "
+                "on the engine's host, or by the models that are declared for the fleet."
+            )
         page = self._pages.get(path)
         one_model = path.startswith(_MODEL) and path != _MODEL
         if page is None and not one_model and path not in self._constant and path != _WHY:

@@ -29,10 +29,11 @@ class Dialect(StrEnum):
 
 
 class Operation(StrEnum):
-    """What is asked of a model: to continue a prompt, or to answer a conversation."""
+    """What is asked of a model: to continue a prompt, to answer a conversation, or for the vectors of texts."""
 
     GENERATE = "generate"
     CHAT = "chat"
+    EMBED = "embed"
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,8 @@ class Sampling(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """What a caller asks, in neither dialect. `prompt` and `system` belong to generate, `messages` to chat.
+    """What a caller asks, in neither dialect. `prompt` and `system` belong to generate, `messages` to chat,
+    `inputs` to embed.
 
     `response_schema` is None for free text, {} for any JSON, otherwise a JSON schema. `tools` are OpenAI's tool
     objects, which Ollama took over. `include_usage` asks for token counts at the end of an OpenAI stream. `extra` holds
@@ -130,6 +132,7 @@ class Request(msgspec.Struct, kw_only=True):
     prompt: str = ""
     system: str | None = None
     messages: list[Message] = []
+    inputs: list[str] = []
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     tools: list[dict[str, Any]] = []
     response_schema: dict[str, Any] | None = None
@@ -153,11 +156,12 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """The next piece of a reply. A keep-alive or an empty role announcement is no delta."""
+    """The next piece of a reply. A keep-alive or an empty role announcement is none. `vectors` are those of embed."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    vectors: tuple[list[float], ...] = ()
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True):

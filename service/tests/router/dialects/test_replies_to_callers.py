@@ -154,7 +154,7 @@ def test_a_whole_completion_is_openais() -> None:
 
 @pytest.mark.parametrize("model", ["\0", '"', "a/b:c", "☁", '"\\u0000"'])
 def test_a_model_of_any_name_speaks(model: str) -> None:
-    for operation in Operation:
+    for operation in (Operation.CHAT, Operation.GENERATE):
         encoder = codec(Dialect.OPENAI).encoder(operation, model)
         chunk = json.loads(server_sent(encoder.delta(Delta(text="blue")))[0])
         assert chunk["model"] == model

@@ -5,30 +5,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from athena.errors import AthenaError
-from athena.router.dialects import decoding, ollama_replies, ollama_requests
-from athena.router.types import Operation, Request, Usage
+from athena.router.dialects import decoding, embeddings, ollama_replies, ollama_requests
+from athena.router.dialects.base import ReplyEncoder, StreamReader
+from athena.router.types import Dialect, Operation, Request, Usage
 
 
 class OllamaCodec:
-    """/api/chat and /api/generate; see Codec."""
+    """/api/chat, /api/generate and /api/embed; see Codec."""
 
     def peek(self, operation: Operation, body: bytes) -> tuple[str, bool]:
-        return decoding.peek(body, stream_default=True)
+        model, stream = decoding.peek(body, stream_default=True)
+        return model, stream and operation is not Operation.EMBED
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
+        if operation is Operation.EMBED:
+            return embeddings.decode(Dialect.OLLAMA, body)
         return ollama_requests.decode(operation, body)
 
     def encode_request(self, request: Request) -> bytes:
+        if request.operation is Operation.EMBED:
+            return embeddings.encode(Dialect.OLLAMA, request)
         return ollama_requests.encode(request)
 
-    def reader(self, operation: Operation) -> ollama_replies.Reader:
-        return ollama_replies.Reader()
+    def reader(self, operation: Operation) -> StreamReader:
+        return embeddings.Reader() if operation is Operation.EMBED else ollama_replies.Reader()
 
     def watch(self, operation: Operation) -> ollama_replies.Watch:
         return ollama_replies.Watch()
 
     def usage_of_reply(self, operation: Operation, body: bytes) -> Usage:
-        return ollama_replies.usage_of(body)
+        return embeddings.usage_of(body) if operation is Operation.EMBED else ollama_replies.usage_of(body)
 
     def encoder(
         self,
@@ -38,7 +44,9 @@ class OllamaCodec:
         include_usage: bool = True,
         started: float | None = None,
         echo: Mapping[str, Any] | None = None,
-    ) -> ollama_replies.Encoder:
+    ) -> ReplyEncoder:
+        if operation is Operation.EMBED:
+            return embeddings.Encoder(Dialect.OLLAMA, model, echo or {})
         return ollama_replies.Encoder(operation, model, started=time.perf_counter() if started is None else started)
 
     def encode_error(self, error: AthenaError) -> bytes:

@@ -8,7 +8,9 @@ from uuid import uuid4
 import msgspec
 
 from athena.errors import AthenaError
+from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.lines import LineBuffer
+from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Delta, Event, Finish, ToolCall, Usage
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -177,6 +179,9 @@ class _Said(msgspec.Struct):
     delta: str = ""
 
 
+_SAID = msgspec.json.Decoder(_Said)
+
+
 class Reader:
     """Reads the text of a stream that the encoder wrote; see StreamReader. No engine speaks this dialect."""
 
@@ -184,9 +189,11 @@ class Reader:
         self._lines = LineBuffer()
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        events = [
-            msgspec.json.decode(line[5:], type=_Said) for line in self._lines.feed(data) if line.startswith(b"data:")
-        ]
+        lines = [line[5:] for line in self._lines.feed(data) if line.startswith(b"data:")]
+        try:
+            events = [_SAID.decode(line) for line in lines]
+        except BAD_JSON as error:
+            raise BackendError(FailureKind.MALFORMED, f"an event that is not of a response: {error}") from error
         return [Delta(text=event.delta) for event in events if event.type == "response.output_text.delta"]
 
     def end(self) -> Sequence[Event]:

@@ -50,6 +50,9 @@ class MlxEngine:
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         request = call.request
+        if request.operation is Operation.EMBED:
+            field = "prompt" if request.echo.get("one") else "input"
+            raise rendering.unsuitable("mlx_lm.server makes no embeddings", field=field)
         _refuse(request, call.dialect)
         body = codec(Dialect.OPENAI).encode_request(_adapt(rendering.with_defaults(request, backend, model=MODEL)))
         return Rendered(path=_PATHS[call.operation], body=body, passthrough=False)

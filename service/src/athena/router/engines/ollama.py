@@ -13,7 +13,8 @@ from athena.router.engines.base import Rendered
 from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
-_PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
+_PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate", Operation.EMBED: "/api/embed"}
+_EMBED_ONE = "/api/embeddings"
 _TAKEN = PASSED_ON | {"options", "reasoning_effort"}
 _HTTP_BAD_REQUEST = 400
 
@@ -35,6 +36,8 @@ class OllamaEngine:
 
     def render(self, call: Call, backend: Backend) -> Rendered:
         path = _PATHS[call.operation]
+        if call.operation is Operation.EMBED:
+            return _embed(call, path)
         if call.dialect is Dialect.OLLAMA:
             return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
         request = call.request
@@ -52,6 +55,15 @@ class OllamaEngine:
             # The model lacks tools, thinking or chat: that of another backend may have them.
             return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status, own_words=error.own_words)
         return error
+
+
+def _embed(call: Call, path: str) -> Rendered:
+    request = call.request
+    if call.dialect is Dialect.OLLAMA:
+        # The older path does not make its vector one of length 1.
+        return Rendered(path=_EMBED_ONE if request.echo.get("one") else path, body=call.body, passthrough=True)
+    rendering.refuse_ignored(request, "Ollama", known=("keep_alive", "truncate"))
+    return Rendered(path=path, body=codec(Dialect.OLLAMA).encode_request(request), passthrough=False)
 
 
 def _adapt(request: Request) -> Request:

@@ -12,7 +12,11 @@ from athena.router.engines.base import Rendered
 from athena.router.errors import BackendError
 from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
-_PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
+_PATHS = {
+    Operation.CHAT: "/v1/chat/completions",
+    Operation.GENERATE: "/v1/completions",
+    Operation.EMBED: "/v1/embeddings",
+}
 
 
 # Extra fields that are passed on where the reply is translated. Others of OpenAI's ask for what the reply would then
@@ -45,8 +49,13 @@ class OpenAIEngine:
     def render(self, call: Call, backend: Backend) -> Rendered:
         path = _PATHS[call.operation]
         if call.dialect is Dialect.OPENAI:
-            return Rendered(path=path, body=_with_defaults(call.body, backend), passthrough=True)
+            embeds = call.operation is Operation.EMBED
+            body = call.body if embeds else _with_defaults(call.body, backend)
+            return Rendered(path=path, body=body, passthrough=True)
         request = call.request
+        if call.operation is Operation.EMBED:
+            rendering.refuse_ignored(request, "an OpenAI-compatible server", known=("dimensions", "user"))
+            return Rendered(path=path, body=codec(Dialect.OPENAI).encode_request(request), passthrough=False)
         if not (request.prompt or request.messages):
             raise rendering.unsuitable(
                 "only Ollama takes an empty prompt, which loads or unloads a model",

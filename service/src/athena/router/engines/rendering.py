@@ -39,6 +39,7 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "think": (False,),
     "tool_choice": ("auto",),
     "top_logprobs": (0,),
+    "truncate": (False,),
     "truncation": ("disabled",),
     "verbosity": ("medium",),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from athena.errors import InvalidInputError
-from athena.router.types import BackendType, Request
+from athena.router.types import BackendType, Operation, Request
 
 _BYTES_A_TOKEN = 4.0  # of English; a prompt in another language or in code has more tokens than this says
 
@@ -66,7 +66,7 @@ _CONTEXT_OF_MODELS = ("max_model_len", "context_length", "max_context_length", "
 
 def of_request(request: Request) -> Needs:
     """Return what a request needs."""
-    features = set()
+    features = {Need.EMBEDDINGS} if request.operation is Operation.EMBED else set()
     if request.response_schema is not None:
         features.add(Need.JSON_SCHEMA)
     if request.tools:
