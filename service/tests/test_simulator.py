@@ -177,7 +177,8 @@ def test_the_oracle_keeps_tails_short_and_the_same_seed_gives_the_same_figures()
     fleet = FLEETS[0]
     found = compare(fleet, "poisson", seed=1, prompts=300, traces=1)
     assert found == compare(fleet, "poisson", seed=1, prompts=300, traces=1)
-    assert found["oracle"].whole[1] == min(one.whole[1] for one in found.values())
+    simple = ("round robin", "least busy", "mlx first (today)")
+    assert all(found["oracle"].whole[1] < found[name].whole[1] for name in simple)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))
