@@ -120,12 +120,9 @@ def text_of_stream(dialect: Dialect, operation: Operation, data: bytes) -> str:
 
 
 def text_of_whole(body: bytes) -> str:
-    """Return the text of a whole reply in any dialect; empty where it has none, as with calls of tools."""
+    """Return the text of a whole reply in either dialect; empty where it has none, as with calls of tools."""
     try:
         reply: Any = msgspec.json.decode(body)
-        if "output" in reply:
-            parts = [part for item in reply["output"] if item["type"] == "message" for part in item["content"]]
-            return "".join([part["text"] for part in parts])
         said = reply["choices"][0] if "choices" in reply else reply
         text = said["message"]["content"] if "message" in said else said.get("text", said.get("response"))
     except (*BAD_JSON, LookupError, TypeError, AttributeError):

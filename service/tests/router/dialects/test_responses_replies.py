@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from athena.router.dialects import ReplyEncoder, codec
 from athena.router.errors import FailureKind, StreamBrokenError
-from athena.router.types import Delta, Dialect, Event, Finish, Operation, ToolCall
-from tests.router.dialects.test_replies_to_callers import CALL, SAID, TEXT, THOUGHT, USAGE, stop, streamed
+from athena.router.types import Delta, Dialect, Event, Operation, ToolCall
+from tests.router.dialects.test_replies_to_callers import CALL, SAID, TEXT, THOUGHT, stop, streamed
 
 _EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 OPENING = ["response.created", "response.in_progress"]
@@ -115,10 +115,3 @@ def test_a_broken_stream_ends_in_an_error_event() -> None:
     event = _EVENT.validate_json(told.partition("data: ")[2], strict=True)
     assert event.type == "error"
     assert (event.code, event.message) == ("stream_broken", "it broke off")
-
-
-def test_the_log_reads_the_text_of_a_stream() -> None:
-    stream = streamed(encoder(), [THOUGHT, *TEXT, Finish(reason="stop", usage=USAGE)])
-    reader = codec(Dialect.RESPONSES).reader(Operation.CHAT)
-    events = [*reader.feed(stream), *reader.end()]
-    assert "".join(event.text for event in events if isinstance(event, Delta)) == SAID

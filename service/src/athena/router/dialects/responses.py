@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from athena.router.dialects import responses_replies, responses_requests
-from athena.router.dialects.base import ReplyEncoder, StreamReader
+from athena.router.dialects.base import ReplyEncoder
 from athena.router.dialects.openai import OpenAICodec
 from athena.router.types import Operation, Request
 
@@ -14,9 +14,6 @@ class ResponsesCodec(OpenAICodec):
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         return responses_requests.decode(body)
-
-    def reader(self, operation: Operation) -> StreamReader:
-        return responses_replies.Reader()
 
     def encoder(
         self,

@@ -8,9 +8,6 @@ from uuid import uuid4
 import msgspec
 
 from athena.errors import AthenaError
-from athena.router.dialects.decoding import BAD_JSON
-from athena.router.dialects.lines import LineBuffer
-from athena.router.errors import BackendError, FailureKind
 from athena.router.types import Delta, Event, Finish, ToolCall, Usage
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -172,29 +169,3 @@ def _written(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
-
-
-class _Said(msgspec.Struct):
-    type: str = ""
-    delta: str = ""
-
-
-_SAID = msgspec.json.Decoder(_Said)
-
-
-class Reader:
-    """Reads the text of a stream that the encoder wrote; see StreamReader. No engine speaks this dialect."""
-
-    def __init__(self) -> None:
-        self._lines = LineBuffer()
-
-    def feed(self, data: bytes) -> Sequence[Event]:
-        lines = [line[5:] for line in self._lines.feed(data) if line.startswith(b"data:")]
-        try:
-            events = [_SAID.decode(line) for line in lines]
-        except BAD_JSON as error:
-            raise BackendError(FailureKind.MALFORMED, f"an event that is not of a response: {error}") from error
-        return [Delta(text=event.delta) for event in events if event.type == "response.output_text.delta"]
-
-    def end(self) -> Sequence[Event]:
-        return ()
