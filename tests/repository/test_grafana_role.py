@@ -1,4 +1,4 @@
-"""What the role grafana writes, rendered by Ansible, against what Grafana documents; Grafana cannot be had here."""
+"""What the role grafana writes, rendered by Ansible, against what Grafana documents."""
 
 import configparser
 import json
