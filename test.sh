@@ -8,7 +8,7 @@ all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: scenarios of molecule, and tests on the trial.
 long_scenarios=(fleet logs monitoring)
-long_tests=(tests/trial/test_whole_system_fleet.py)
+long_tests=(tests/trial/test_whole_system_fleet.py tests/trial/test_whole_system_monitoring.py)
 
 usage() {
   cat <<EOF
