@@ -15,7 +15,10 @@ SERVICES = {"admin", "orchestrator", "proxy"}
 
 @pytest.fixture
 def monitored(deployment: Deployment) -> Iterator[Deployment]:
-    """The host of the database has the monitoring as well."""
+    """What is deployed, with the monitoring on the host of the database."""
+    if not deployment.releases():
+        done = deployment.run("deploy")
+        assert done.code == 0, done.output
     name, variables = deployment.trial.name, deployment.trial.variables
     hosts = {
         f"{name}-db": {
