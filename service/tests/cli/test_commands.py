@@ -99,7 +99,7 @@ def test_the_admin_api_is_served_logs_json_and_ends_on_sigterm_though_a_router_w
             time.sleep(0.3)
             began = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 15  # half of what the router would have waited
             assert waiting.result(5).status_code == 200
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["service"] for line in lines} == {"admin"}
