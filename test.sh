@@ -7,7 +7,7 @@ cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: scenarios of molecule, and tests on the trial.
-long_scenarios=(fleet logs monitoring)
+long_scenarios=(fleet grafana logs monitoring)
 long_tests=(tests/trial/test_whole_system_fleet.py tests/trial/test_whole_system_monitoring.py)
 
 usage() {
@@ -22,7 +22,7 @@ stages
   molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
                 which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
 fast is lint and unit; full is every stage with what takes longest as well: a fleet of hosts with engines that is changed under
-load, or beside a cluster; the monitoring host, with its alerts and logs; a deployment that is killed in each of its steps
+load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a deployment that is killed in each of its steps
 instead of three.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
