@@ -85,12 +85,12 @@ class Connections(Generic[R]):
         if self._server is None:
             return
         self._server.close()
-        await asyncio.sleep(0)  # so that each connection that was taken has its task, which closes it
+        await _turns()  # so that each connection that was taken has its task, which closes it
         for task in tuple(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._server.wait_closed()
-        await asyncio.sleep(0)
+        await _turns()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -106,9 +106,17 @@ class Connections(Generic[R]):
                 request = self._request(head, b"", reader, writer, number)
                 request.body = await reader.readexactly(int(request.headers.get("content-length", "0")))
                 await self._handle(request)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            writer.transport.abort()  # what was not read yet would keep it open
         finally:
             self.open -= 1
             self.tasks.discard(task)
             writer.close()
+
+
+async def _turns() -> None:
+    """Let the event loop go round: a connection comes to be, and to its end, in several of its turns."""
+    for _ in range(10):
+        await asyncio.sleep(0)
