@@ -84,8 +84,12 @@ class Connections(Generic[R]):
         """Stop listening and drop every connection."""
         if self._server is None:
             return
+        # asyncio forgets a connection that it has accepted where the server is closed before it has made its transport.
+        loop = asyncio.get_running_loop()
+        for listening in self._server.sockets:
+            loop.remove_reader(listening.fileno())
+        await _turns()  # so that each connection that was accepted has its task, which closes it
         self._server.close()
-        await _turns()  # so that each connection that was taken has its task, which closes it
         for task in tuple(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
