@@ -180,7 +180,7 @@ def test_the_keys_are_those_that_the_roles_know() -> None:
     assert set(fleet.MLX) | {"name"} == mlx.KEYS
     known = {*memory.NUMBERS, "name", "engine"}
     assert set(fleet.FIGURES) <= known
-    assert known - set(fleet.FIGURES) == {"name", "engine", "parallel", "prompt_cache_bytes"}
+    assert known - set(fleet.FIGURES) == {"name", "engine", "parallel", "prompt_cache_size", "prompt_cache_bytes"}
 
 
 def test_the_fields_of_a_backend_are_those_of_the_admin_api() -> None:

@@ -92,6 +92,8 @@ def test_what_mlx_does_where_nobody_says_otherwise_is_counted() -> None:
     assert needed(mlx) == 5 * 1024 + 32 * 1024 + 10 * 1024
     assert needed({**mlx, "parallel": 4, "prompt_cache_bytes": 2 * GIB}) == 5 * 1024 + 4 * 1024 + 2 * 1024
     assert needed({**mlx, "parallel": 4, "prompt_cache_bytes": 0}) == 5 * 1024 + 4 * 1024
+    twenty = needed({**mlx, "parallel": 4, "prompt_cache_size": 20})
+    assert twenty - needed({**mlx, "parallel": 4}) == needed({**mlx, "parallel": 14}) - needed({**mlx, "parallel": 4})
 
 
 def test_quantized_keys_and_values_carry_their_scales() -> None:

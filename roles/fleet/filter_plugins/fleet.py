@@ -239,7 +239,11 @@ def _only(model: Model, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _needs_of_mlx(model: Model) -> dict[str, Any]:
-    needs = {"name": model["name"], "engine": "mlx", **_only(model, (*FIGURES, "prompt_cache_bytes"))}
+    needs = {
+        "name": model["name"],
+        "engine": "mlx",
+        **_only(model, (*FIGURES, "prompt_cache_size", "prompt_cache_bytes")),
+    }
     if "decode_concurrency" in model:
         needs["parallel"] = model["decode_concurrency"]
     source = model.get("source")

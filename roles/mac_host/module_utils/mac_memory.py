@@ -32,7 +32,7 @@ PROMPT_CACHES = {"mlx": 10, "ollama": 0}
 SHAPE = ("layers", "kv_heads", "head_dim")
 NUMBERS = (
     *("weights_bytes", "kv_bytes_per_token", *SHAPE, "value_dim", "kv_bits"),
-    *("context_tokens", "parallel", "prompt_cache_bytes"),
+    *("context_tokens", "parallel", "prompt_cache_size", "prompt_cache_bytes"),
 )
 SOURCES = ("folder", "ollama_url", "ollama_model")
 MAY_BE_ZERO = ("prompt_cache_bytes",)
@@ -154,7 +154,7 @@ def demand(model: Mapping[str, Any]) -> Demand:
     parallel = model.get("parallel") or PARALLEL[engine]
     prompt_cache = model.get("prompt_cache_bytes")
     if prompt_cache is None:
-        prompt_cache = PROMPT_CACHES[engine] * context * each
+        prompt_cache = (model.get("prompt_cache_size") or PROMPT_CACHES[engine]) * context * each
     return Demand(
         name=model["name"],
         engine=engine,
