@@ -4,6 +4,7 @@ What it does in `_next` and `_send` is what `athena.router.dispatch.Dispatcher` 
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from athena.router.board import Board
@@ -12,8 +13,7 @@ from athena.router.engines import ENGINES
 from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
 from athena.router.gates import CLOCK_SECONDS, Gates
-from athena.router.policy import groups
-from athena.router.routes import Door, Route, enter, line_up
+from athena.router.routes import Door, Route, enter, line_up, route_of
 from bench.simulator.engine import Job, SimulatedEngine
 from bench.simulator.fleets import Fleet
 from bench.simulator.machines import BACK_AFTER_SECONDS, CUT_AFTER_SECONDS, MOVED_AFTER_SECONDS
@@ -90,26 +90,8 @@ class Simulation:
     def _route(self, model: str) -> Route:
         ollama = next(machine.url for machine in self._fleet.machines if machine.name == self._fleet.ollama)
         rows = [row for row in self._fleet.rows if row.model_name == model]
-        return Route(
-            [
-                [
-                    (
-                        weight,
-                        [
-                            Door(
-                                target,
-                                ENGINES[target.engine],
-                                self.gates.gate(target, known=True),
-                                group=number,
-                                fallback=position > 0,
-                            )
-                            for position, target in enumerate(expanded)
-                        ],
-                    )
-                    for weight, expanded in group
-                ]
-                for number, group in enumerate(groups(rows, model=model, ollama_url=ollama))
-            ]
+        return route_of(
+            rows, model=model, ollama_url=ollama, engines=ENGINES, gate=partial(self.gates.gate, known=True)
         )
 
     # One prompt

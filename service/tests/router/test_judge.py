@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from random import Random
 
 import pytest
@@ -12,8 +13,7 @@ from athena.router.call import Call
 from athena.router.engines import ENGINES
 from athena.router.gates import Gates
 from athena.router.judge import MEASURED, MLX_FIRST, Judge, why
-from athena.router.policy import groups
-from athena.router.routes import Door, Route, first_group
+from athena.router.routes import Door, first_group, route_of
 from athena.router.services import RouterServices
 from athena.router.types import Backend, BackendType, Dialect, Operation
 from athena.settings import RouterSettings
@@ -38,26 +38,8 @@ class World:
         self.now = 1000.0
         random = Random(1)  # noqa: S311 - repeatable, nothing secret
         self.gates = Gates(Board(), queue_seconds=30, random=random, clock=lambda: self.now)
-        self.route = Route(
-            [
-                [
-                    (
-                        weight,
-                        [
-                            Door(
-                                target,
-                                ENGINES[target.engine],
-                                self.gates.gate(target, known=True),
-                                group=number,
-                                fallback=place > 0,
-                            )
-                            for place, target in enumerate(expanded)
-                        ],
-                    )
-                    for weight, expanded in group
-                ]
-                for number, group in enumerate(groups(list(rows), model="m", ollama_url=OLLAMA))
-            ]
+        self.route = route_of(
+            list(rows), model="m", ollama_url=OLLAMA, engines=ENGINES, gate=partial(self.gates.gate, known=True)
         )
         self.judge = Judge(random)
 

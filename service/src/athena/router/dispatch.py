@@ -17,9 +17,9 @@ from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.gates import Gates
 from athena.router.judge import Judge, Why, why
-from athena.router.policy import Failure, blames_engine, falls_back, groups, verdict
+from athena.router.policy import Failure, blames_engine, falls_back, verdict
 from athena.router.reply import OpenReply
-from athena.router.routes import Door, Route, enter, line_up
+from athena.router.routes import Door, Route, enter, line_up, route_of
 from athena.router.snapshot import Configuration
 from athena.router.ticket import Ticket
 from athena.router.told_reply import ToldReply, tell_prompt
@@ -118,26 +118,12 @@ class Dispatcher:
 
     def _route_of(self, model: str, backends: Sequence[Backend]) -> Route:
         known = bool(backends)
-        return Route(
-            [
-                [
-                    (
-                        weight,
-                        [
-                            Door(
-                                target,
-                                self._engines[target.engine],
-                                self._gates.gate(target, known=known),
-                                group=number,
-                                fallback=position > 0,
-                            )
-                            for position, target in enumerate(expanded)
-                        ],
-                    )
-                    for weight, expanded in group
-                ]
-                for number, group in enumerate(groups(backends, model=model, ollama_url=self._ollama_url))
-            ]
+        return route_of(
+            backends,
+            model=model,
+            ollama_url=self._ollama_url,
+            engines=self._engines,
+            gate=partial(self._gates.gate, known=known),
         )
 
     async def _route(self, model: str) -> Route:

@@ -1,15 +1,15 @@
 """The engines of a model, worked out once for each configuration, so that a request only has to choose among them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
 from athena.router.engines.base import Engine
 from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
-from athena.router.policy import shuffled
+from athena.router.policy import groups, shuffled
 from athena.router.ticket import Ticket
-from athena.router.types import Target
+from athena.router.types import Backend, BackendType, Target
 
 
 class Door:
@@ -72,6 +72,32 @@ class Route:
         for door in ordered:
             found.setdefault(door.gate, door)
         return list(found.values())
+
+
+def route_of(
+    backends: Sequence[Backend],
+    *,
+    model: str,
+    ollama_url: str,
+    engines: Mapping[BackendType, Engine],
+    gate: Callable[[Target], Gate],
+) -> Route:
+    """Return the route of a model with these backends; `gate` gives each engine's own."""
+    return Route(
+        [
+            [
+                (
+                    weight,
+                    [
+                        Door(target, engines[target.engine], gate(target), group=number, fallback=position > 0)
+                        for position, target in enumerate(expanded)
+                    ],
+                )
+                for weight, expanded in group
+            ]
+            for number, group in enumerate(groups(backends, model=model, ollama_url=ollama_url))
+        ]
+    )
 
 
 def first_group(doors: Sequence[Door]) -> list[Door]:
