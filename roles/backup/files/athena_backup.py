@@ -233,9 +233,12 @@ class Backups:
         if proven == self.manifests()[-1] and folder is not None and folder.is_dir():
             file = folder / "athena_backup.prom"
             unfinished = file.with_name(file.name + PART)
-            unfinished.write_text(figures(proven))
-            unfinished.chmod(0o644)  # for the exporter's account
-            unfinished.rename(file)
+            try:
+                unfinished.write_text(figures(proven))
+                unfinished.chmod(0o644)  # for the exporter's account
+                unfinished.rename(file)
+            except OSError as error:  # the backup is as good as before; that its age is not told is an alert's to say
+                print(f"{file} was not written: {error}", file=sys.stderr)
 
     def keep(self, wanted: str) -> dict[str, Any]:
         """Have a backup stay, however many there will be; answers whether that is new."""
