@@ -128,6 +128,25 @@ def test_a_database_that_hangs_is_an_error_and_no_hang(own_database_server: Post
         assert httpx.get(f"{api.base_url}/livez").status_code == 200
 
 
+@pytest.mark.slow
+def test_a_database_that_is_frozen_is_told_within_seconds_and_used_again_when_it_moves(
+    own_database_server: PostgresServer,
+) -> None:
+    server = own_database_server
+    migrate.upgrade(server.url())
+    with running_admin_api(server.url()) as api:
+        row = api.add("m")
+        assert healthy(api)
+        with server.frozen():
+            for _ in range(5):  # with a connection that was in use before, and without one
+                answer = httpx.get(f"{api.base_url}/health", timeout=8)
+                assert answer.json()["components"]["database"] == "unreachable"
+            assert api.client.get("/api/llm-backends").status_code == 503
+            assert httpx.get(f"{api.base_url}/livez").status_code == 200
+        eventually(lambda: healthy(api), within=20)
+        assert api.client.get("/api/llm-backends").json() == [row]
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 def test_no_page_fetches_scripts_from_elsewhere(admin_api: AdminApi, path: str) -> None:
     assert httpx.get(admin_api.base_url + path).status_code == 404

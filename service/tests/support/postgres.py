@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -107,6 +109,18 @@ class PostgresServer:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze all of it, as a host that stands still does: the kernel takes connections, nobody answers."""
+        first = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(first, signal.SIGSTOP)  # before its children, so that there are no new ones
+        subprocess.run(["pkill", "-STOP", "-P", str(first)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["pkill", "-CONT", "-P", str(first)], check=True)
+            os.kill(first, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it properly; no harm if it is down already."""

@@ -13,6 +13,7 @@ from athena.db.session import Database
 
 ANSWER_SECONDS = 3.0
 HEALTHY = "healthy"
+UNREACHABLE = Health(status="unhealthy", components={"database": "unreachable", "schema": "unknown"})
 
 
 class SchemaCheck:
@@ -22,16 +23,27 @@ class SchemaCheck:
         self._database = database
         self._head = head
         self._known = known
+        self._look: asyncio.Task[Health] | None = None
 
     async def health(self) -> Health:
-        """Return whether all is well, what there is to say of database and schema, and its revision."""
+        """Return whether all is well, what there is to say of database and schema, and its revision.
+
+        Whoever asks meanwhile waits for the same look, and nobody longer than ANSWER_SECONDS: to give up a question
+        to a database that is frozen takes the driver up to ten seconds more.
+        """
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_at_the_database())
+        done, _ = await asyncio.wait({self._look}, timeout=ANSWER_SECONDS)
+        return done.pop().result() if done else UNREACHABLE
+
+    async def _look_at_the_database(self) -> Health:
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._database.engine.connect() as connection:
                 revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
         except ProgrammingError:
             revision = None
         except (DBAPIError, PoolTimeoutError, TimeoutError, OSError):
-            return Health(status="unhealthy", components={"database": "unreachable", "schema": "unknown"})
+            return UNREACHABLE
         well, schema = self._verdict(revision)
         components = {"database": HEALTHY, "schema": schema}
         return Health(status="healthy" if well else "unhealthy", components=components, schema_revision=revision)

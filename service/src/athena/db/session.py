@@ -1,5 +1,6 @@
 """Connections to the database, for the processes that serve requests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from athena.errors import UnavailableError
 # A database that hangs must turn into an error answer while the caller still waits for one.
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
+# PostgreSQL ends a statement by itself; one that is frozen with its host does not.
+TRANSACTION_SECONDS = 12
 RETRY_SECONDS = 2
 POOL_KEPT = 5
 POOL_MOST = 15
@@ -74,10 +77,14 @@ class Database:
         Raises DatabaseUnavailableError where the database is to blame, and SchemaMismatchError where its schema is.
         """
         try:
-            async with self._sessions.begin() as session:
+            async with asyncio.timeout(TRANSACTION_SECONDS) as deadline, self._sessions.begin() as session:
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
             raise _translated(error) from error
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise _unavailable(f"no end within {TRANSACTION_SECONDS} s") from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -92,6 +99,10 @@ def _translated(error: DBAPIError | PoolTimeoutError) -> Exception:
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     ):
-        log.warning("database_unavailable", error=str(getattr(error, "orig", error)))
-        return DatabaseUnavailableError("the database cannot be reached just now", retry_after=RETRY_SECONDS)
+        return _unavailable(str(getattr(error, "orig", error)))
     return error
+
+
+def _unavailable(reason: str) -> DatabaseUnavailableError:
+    log.warning("database_unavailable", error=reason)
+    return DatabaseUnavailableError("the database cannot be reached just now", retry_after=RETRY_SECONDS)
