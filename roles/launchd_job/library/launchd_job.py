@@ -353,6 +353,7 @@ def have(job, keys, version, is_check):
     is_changed = is_new or not seen["loaded"] or not seen["enabled"] or version != old_version
     if not is_changed or is_check:
         return is_changed, difference
+    job.remember("")  # until it has started, also where that fails, so that the way back starts it anew
     if is_new or not seen["loaded"]:
         replace(job, seen, text if is_new else b"", old)
         job.await_start(keys)
