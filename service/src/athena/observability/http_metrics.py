@@ -3,22 +3,19 @@
 from bisect import bisect_left
 from time import perf_counter
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from athena.observability.answers import Answer
 from athena.observability.families import Family, Kind
 
 # As the conventions advise.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 OTHER_METHOD = "_OTHER"
-CALLER_LEFT = 499
-FAILED = 500
 
 
 class HttpMetrics:
-    """The durations by method, route and status. A route is a template such as /api/hosts/{name}, never a path;
-    it is empty where no operation was met.
-    """
+    """The durations by method, route and status."""
 
     def __init__(self) -> None:
         self.duration = Family(
@@ -48,21 +45,8 @@ class MeasuredRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = perf_counter()
-        status = 0
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began, answer = perf_counter(), Answer()
         try:
-            await self._app(scope, receive, note_status)
-        except Exception:
-            status = status or FAILED  # the server answers it
-            raise
+            await answer.of(self._app, scope, receive, send)
         finally:
-            # The framework leaves the route that it found here; what found none leaves nothing.
-            route = getattr(scope.get("route"), "path", "")
-            self._metrics.record(scope["method"], route, status or CALLER_LEFT, perf_counter() - began)
+            self._metrics.record(scope["method"], answer.route, answer.status, perf_counter() - began)

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi.telemetry import TelemetryConfig
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from athena.observability import identity, tracing
-from athena.observability.http_metrics import CALLER_LEFT, FAILED
+from athena.observability.answers import FAILED, Answer
 
 if TYPE_CHECKING:
     from athena.observability.otel import Traces
@@ -43,24 +43,12 @@ class TracedRequests:
         span = self._traces.serve(method, dict(scope["headers"]), attributes)
         tracing.current.set(span)
         structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        status = 0
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        answer = Answer()
         try:
-            await self._app(scope, receive, note_status)
-        except Exception:
-            status = status or FAILED
-            raise
+            await answer.of(self._app, scope, receive, send)
         finally:
-            status = status or CALLER_LEFT
-            route = getattr(scope.get("route"), "path", "")
-            if route:
-                span.rename(f"{method} {route}")
-                span.set({"http.route": route})
-            span.set({"http.response.status_code": status})
-            span.end(str(status) if status >= FAILED else "")
+            if answer.route:
+                span.rename(f"{method} {answer.route}")
+                span.set({"http.route": answer.route})
+            span.set({"http.response.status_code": answer.status})
+            span.end(str(answer.status) if answer.status >= FAILED else "")
