@@ -15,7 +15,11 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "molecule" / "shared" / "mac"
 LABEL = "com.example.job"
-SLOW_TO_END = "trap 'sleep 0.8; exit 0' TERM; while :; do sleep 0.05; done"
+SLOW_TO_END = """
+trap 'until [ -e may-end ]; do sleep 0.05; done; exit 0' TERM
+touch is-ready
+while :; do sleep 0.05; done
+"""
 
 
 class Mac:
@@ -46,6 +50,13 @@ class Mac:
         path.write_bytes(plistlib.dumps({"Label": LABEL, "ProgramArguments": ["/bin/sh", "-c", command], **keys}))
         path.chmod(mode)
         return str(path)
+
+    def wait_for_file(self, name: str) -> None:
+        """Wait for what a job writes; its working directory is this folder."""
+        deadline = time.monotonic() + 15
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, name
+            time.sleep(0.02)
 
     def printed(self) -> dict[str, str]:
         code, output = self.launchctl("print", self.job)
@@ -95,14 +106,15 @@ def test_a_desktop_without_a_login_has_no_domain(mac: Mac) -> None:
 
 
 def test_what_is_loaded_or_still_ending_cannot_be_loaded(mac: Mac) -> None:
-    path = mac.plist(SLOW_TO_END, RunAtLoad=True)
+    path = mac.plist(SLOW_TO_END, RunAtLoad=True, ExitTimeOut=60, WorkingDirectory=str(mac.folder))
     refused = (5, "Bootstrap failed: 5: Input/output error")
     assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 0
     assert mac.launchctl("bootstrap", mac.desktop, path) == refused
-    time.sleep(0.3)  # until its trap is set
+    mac.wait_for_file("is-ready")
     assert mac.launchctl("bootout", mac.job) == (36, "Boot-out failed: 36: Operation now in progress")
     assert mac.printed()["state"] == "SIGTERMed"
     assert mac.launchctl("bootstrap", mac.desktop, path) == refused
+    (mac.folder / "may-end").touch()
     deadline = time.monotonic() + 10
     while mac.launchctl("print", mac.job)[0] == 0:
         assert time.monotonic() < deadline
@@ -110,20 +122,21 @@ def test_what_is_loaded_or_still_ending_cannot_be_loaded(mac: Mac) -> None:
 
 
 def test_launchd_may_take_its_time_to_forget_a_job(mac: Mac) -> None:
-    mac.set(linger=1)
+    mac.set(linger=600)
     path = mac.plist("exec sleep 60", RunAtLoad=True)
     mac.launchctl("bootstrap", mac.desktop, path)
     assert mac.launchctl("bootout", mac.job)[0] == 0
     assert mac.launchctl("print", mac.job)[0] == 113
     assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 5
-    time.sleep(1)
+    mac.set(linger=0)
     assert mac.launchctl("bootstrap", mac.desktop, path)[0] == 0
 
 
 def test_a_process_that_does_not_end_in_its_time_is_killed(mac: Mac) -> None:
-    path = mac.plist("trap '' TERM; while :; do sleep 0.05; done", RunAtLoad=True, ExitTimeOut=1)
+    command = "trap '' TERM; touch is-ready; while :; do sleep 0.05; done"
+    path = mac.plist(command, RunAtLoad=True, ExitTimeOut=1, WorkingDirectory=str(mac.folder))
     mac.launchctl("bootstrap", mac.desktop, path)
-    time.sleep(0.3)  # until its trap is set
+    mac.wait_for_file("is-ready")
     began = time.monotonic()
     assert mac.launchctl("bootout", mac.job)[0] == 36
     while mac.launchctl("print", mac.job)[0] == 0:
