@@ -43,6 +43,14 @@ def test_a_callers_request_id_finds_its_lines_of_orchestrator_and_engine(caller:
     assert {labels["app"] for labels, *_ in lines} == {"orchestrator", "engine"}
 
 
+def test_a_callers_request_id_finds_its_line_of_the_admin_api(caller: Caller) -> None:
+    asked = {"Authorization": f"Bearer {TOKEN}", "X_Request_ID": "from-the-admin-api-1"}
+    status, text = caller.ask(f"{ADMIN}/api/llm-backends", **asked)
+    assert status == 200, text
+    lines = caller.found('{environment="test"} | request_id="from-the-admin-api-1"')
+    assert [(labels["app"], labels["event"]) for labels, *_ in lines] == [("admin", "http_request_completed")]
+
+
 def test_an_event_is_found_by_what_the_line_says(caller: Caller) -> None:
     assert caller.chat("event-1") == 200
     for event in ("routing_llm_request", "llm_request_completed"):

@@ -145,7 +145,35 @@ def test_the_log_lines_of_the_admin_api_about_a_request_bear_it(tmp_path: Path) 
         url = admin.url + "/api/llm-backends/model/m"
         answer = httpx.get(url, headers={"X-Request-ID": "mine"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (503, "mine")
-        assert logged(admin, "mine", "database_unavailable") == ["database_unavailable"]
+        told = logged(admin, "mine", "http_request_completed")
+        assert sorted(told) == ["database_unavailable", "http_request_completed"]
+
+
+def test_a_request_to_the_admin_api_that_succeeds_is_found_by_its_id(database_url: str, tmp_path: Path) -> None:
+    row = {"model_name": "a-model-of-somebody", "backend_type": "ollama", "endpoint_url": "http://127.0.0.1:11434"}
+    headers = {"X-Request-ID": "mine", "Authorization": f"Bearer {TOKEN}"}
+    with serving("admin", tmp_path / "admin.log", DATABASE_URL=database_url, ADMIN_API_TOKEN=TOKEN) as admin:
+        made = httpx.post(admin.url + "/api/llm-backends", json=row, headers=headers)
+        assert made.status_code == 201, made.text
+        httpx.get(f"{admin.url}/api/llm-backends/{made.json()['id']}", headers=headers | {"X-Request-ID": "another"})
+        httpx.get(admin.url + "/health", headers={"X-Request-ID": "a-probe"})
+        assert logged(admin, "another", "http_request_completed") == ["http_request_completed"]
+        (line,) = [line for line in admin.lines() if line.get("request_id") == "mine"]
+        del line["timestamp"]
+        assert 0 < line.pop("duration") < 10
+        assert line == {
+            "event": "http_request_completed",
+            "level": "info",
+            "service": "admin",
+            "request_id": "mine",
+            "method": "POST",
+            "route": "/api/llm-backends",
+            "status": 201,
+        }
+        said = (tmp_path / "admin.log").read_text()
+        assert TOKEN not in said
+        assert "a-model-of-somebody" not in said
+        assert "a-probe" not in said, "what probes ask all the time is not told"
 
 
 class AdminStandIn(StandIn):

@@ -20,6 +20,7 @@ from athena.db.session import Database
 from athena.observability import tracing
 from athena.observability.http_metrics import MeasuredRequests
 from athena.observability.identity import RequestIdentity
+from athena.observability.logged_requests import LoggedRequests
 from athena.observability.traced_requests import NOT_FASTAPIS, TracedRequests
 from athena.settings import AdminSettings
 
@@ -66,6 +67,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     )
     app.state.schema_check = health.SchemaCheck(database, head=migrate.head(), known=migrate.revisions())
     problems.install(app)
+    app.add_middleware(LoggedRequests)
     if (traces := tracing.traces()) is not None:
         app.add_middleware(TracedRequests, traces=traces)
     app.add_middleware(RequestIdentity)

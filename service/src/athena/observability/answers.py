@@ -4,6 +4,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CALLER_LEFT = 499
 FAILED = 500
+ASKED_ALL_THE_TIME = frozenset({"/health", "/livez", "/metrics", "/api/llm-backends/changes"})
+"""The paths of which each request is counted, and nothing else is told: probes, and a long poll."""
 
 
 class Answer:

@@ -7,16 +7,13 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from athena.observability import identity, tracing
-from athena.observability.answers import FAILED, Answer
+from athena.observability.answers import ASKED_ALL_THE_TIME, FAILED, Answer
 
 if TYPE_CHECKING:
     from athena.observability.otel import Traces
 
 NOT_FASTAPIS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """For `FastAPI(telemetry=…)`: what it tells by itself would double what is told here, and its logs are not redacted."""
-
-# What is asked all the time, and a long poll.
-_UNTRACED = frozenset({"/health", "/livez", "/metrics", "/api/llm-backends/changes"})
 
 
 class TracedRequests:
@@ -31,7 +28,7 @@ class TracedRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and end its span at its end, however that comes."""
-        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+        if scope["type"] != "http" or scope["path"] in ASKED_ALL_THE_TIME:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
