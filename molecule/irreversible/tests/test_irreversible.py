@@ -13,12 +13,16 @@ def test_migrations_that_cannot_be_taken_back_wait_for_a_decision() -> None:
     assert refused.code == 6, refused.output
     assert A_FINAL_TABLE in refused.output
     assert deployment.schema() == before
+    # It stays from before the migration on: killed in between, the next run goes on.
+    deployment.kill(deployment.start("update", "--allow-irreversible"), "Have the backup stay")
+    assert deployment.schema() == before
     allowed = deployment.run("update", "--allow-irreversible")
     assert allowed.code == 0, allowed.output
     assert deployment.schema() == A_FINAL_TABLE
     release = deployment.releases()[-1]
     manifest = release["backup"]["path"].removesuffix("dump") + "json"
     assert json.loads(deployment.trial.on("db", "cat", manifest))["kept"] is True
+    assert [killed["record"]["backup"]["id"] for killed in release["took_over"]] == [release["backup"]["id"]]
     assert [step["reversible"] for step in release["migrations"]] == [True, False]
     assert deployment.releases()[-1] == release
 

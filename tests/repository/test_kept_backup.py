@@ -1,0 +1,104 @@
+"""The backup from before a migration that cannot be taken back: it is kept first, or nothing is migrated.
+
+The tasks are those of a deployment to a cluster; the programs that they call on the hosts only note that they were.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loading import ROOT
+
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
+# Nothing listens on the port `discard`.
+AWAY = LOCAL | {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+FINAL = {"revision": "b", "title": "Drop a column", "reversible": False, "previous_code_runs": False}
+SCHEMA = {"current": "a", "head": "b", "ahead": False}
+
+
+@pytest.fixture
+def migrated(tmp_path: Path) -> Path:
+    """The folder in which the play runs, with programs that note their calls in its file `calls`."""
+    for name, answers in {
+        "athena": """if [ "$2" = --show ]; then cat "$here/shown"; fi""",
+        "athena-backup": """echo '{"id": "made-now", "changed": true}'""",
+    }.items():
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nhere=$(dirname "$0")\necho "{name}" "$@" >>"$here/calls"\n{answers}\n')
+        program.chmod(0o755)
+    (tmp_path / "url").write_text("postgresql://nobody@127.0.0.1:9/none\n")
+    return tmp_path
+
+
+def migrate(folder: Path, database: dict[str, Any], pending: list[dict[str, Any]], **variables: Any) -> list[str]:
+    """Migrate as a deployment does, with a way back; return which programs were called."""
+    (folder / "shown").write_text(json.dumps(SCHEMA | {"pending": pending}))
+    inventory = {"cluster": {"hosts": {"localhost": LOCAL}}, "database": {"hosts": {"db": database}}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    tasks = [
+        {
+            "block": [{"ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/cluster/schema.yml")}],
+            "rescue": [
+                {"ansible.builtin.copy": {"content": "{{ ansible_failed_result.msg }}", "dest": str(folder / "cause")}}
+            ],
+        }
+    ]
+    play = {"hosts": "cluster", "gather_facts": False, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
+    settings = {
+        "schema_athena": str(folder / "athena"),
+        "schema_database_url_file": str(folder / "url"),
+        "schema_allow_irreversible": True,
+        "backup_program": str(folder / "athena-backup"),
+        "athena_database_is_external": False,
+        **variables,
+    }
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            *("--inventory", folder / "hosts.yml", "--extra-vars", json.dumps(settings), folder / "play.yml"),
+        ],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_the_backup_of_this_run_is_kept_before_the_migration(migrated: Path) -> None:
+    assert migrate(migrated, LOCAL, [FINAL], athena_backup={"id": "of-this-run"}) == [
+        "athena migrate --show",
+        "athena-backup keep of-this-run",
+        "athena migrate",
+    ]
+
+
+def test_where_the_run_has_made_no_backup_one_is_made_and_proven_first(migrated: Path) -> None:
+    assert migrate(migrated, LOCAL, [FINAL]) == [
+        "athena migrate --show",
+        "athena-backup make",
+        "athena-backup verify made-now",
+        "athena-backup keep made-now",
+        "athena migrate",
+    ]
+
+
+@pytest.mark.parametrize("made", [{}, {"athena_backup": {"id": "of-this-run"}}], ids=["made now", "made before"])
+def test_nothing_is_migrated_where_the_host_of_the_backups_is_away_and_the_run_goes_back(
+    migrated: Path, made: dict[str, Any]
+) -> None:
+    assert migrate(migrated, AWAY, [FINAL], **made) == ["athena migrate --show"]
+    assert "The host of the backups is out of reach" in (migrated / "cause").read_text()
+
+
+def test_a_migration_that_can_be_taken_back_needs_no_host(migrated: Path) -> None:
+    assert migrate(migrated, AWAY, [FINAL | {"reversible": True}]) == ["athena migrate --show", "athena migrate"]
+    assert not (migrated / "cause").exists()
