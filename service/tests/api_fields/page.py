@@ -27,7 +27,7 @@ Each field of a request is rendered for each engine type, alone, with one value.
 | passed | the engine hears it as the caller said it; what it makes of it is its own affair |
 | translated | the engine hears it in its own words |
 | emulated | the proxy itself does it |
-| refused | the request does not go to this engine; where no backend of the model can serve it, 400 names the field |
+| refused | the request does not go to this engine; where no backend of the model can serve it, 422 names the field |
 | no effect | the engine does not hear of it, and nothing of the answer depends on it |
 """
 

@@ -55,6 +55,7 @@ class StandIn:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.heard: list[Heard] = []
+        self.shows: dict[str, Any] = {}  # what Ollama says of its models
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -84,6 +85,9 @@ class StandIn:
     async def _hear(self, heard: Heard) -> None:
         if heard.method == "GET" and heard.path in _LIFE:
             await heard.answer(_LIFE[heard.path])
+            return
+        if heard.path == "/api/show":
+            await heard.answer(json.dumps(self.shows).encode())
             return
         self.heard.append(heard)
         await self.handler(heard)

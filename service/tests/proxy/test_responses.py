@@ -136,23 +136,23 @@ def test_a_wanted_form_is_parsed_by_the_client(stand_in: Run, proxy_for: StartPr
 
 
 @pytest.mark.parametrize(
-    ("model", "fields", "field"),
+    ("model", "fields", "field", "status"),
     [
-        ("m-ollama", {"store": True}, "store"),
-        ("m-openai", {"previous_response_id": "resp_1"}, "previous_response_id"),
-        ("m-mlx", {"background": True}, "background"),
-        ("m-openai", {"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
-        ("m-mlx", {"text": {"format": {"type": "json_object"}}}, "text.format"),
-        ("m-ollama", {"tools": [{"type": "web_search"}]}, "tools.0.type"),
-        ("m-openai", {"truncation": "auto"}, "truncation"),
+        ("m-ollama", {"store": True}, "store", 400),
+        ("m-openai", {"previous_response_id": "resp_1"}, "previous_response_id", 400),
+        ("m-mlx", {"background": True}, "background", 400),
+        ("m-openai", {"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type", 400),
+        ("m-mlx", {"text": {"format": {"type": "json_object"}}}, "text.format", 422),
+        ("m-ollama", {"tools": [{"type": "web_search"}]}, "tools.0.type", 422),
+        ("m-openai", {"truncation": "auto"}, "truncation", 422),
     ],
 )
-def test_what_cannot_be_served_is_a_400_that_names_the_field(
-    proxy: str, model: str, fields: dict[str, Any], field: str
+def test_what_nobody_can_serve_is_a_400_and_what_no_backend_of_the_model_can_a_422(
+    proxy: str, model: str, fields: dict[str, Any], field: str, status: int
 ) -> None:
-    with client_of(proxy) as client, pytest.raises(openai.BadRequestError) as refusal:
+    with client_of(proxy) as client, pytest.raises(openai.APIStatusError) as refusal:
         client.post(PATH.removeprefix("/v1"), body={"model": model, "input": "Hi", **fields}, cast_to=object)
-    assert refusal.value.param == field
+    assert (refusal.value.status_code, refusal.value.param) == (status, field)
 
 
 @pytest.mark.parametrize(("model", "field"), [("m-mlx", "response_format"), ("m-ollama", "messages.0.audio")])

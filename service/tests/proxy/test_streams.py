@@ -256,5 +256,5 @@ async def test_connections_are_used_again(stand_in: Run, proxy_for: StartProxy) 
         for stream in (False, True) * 10:
             reply = await client.post(CHAT, json={"model": "m", "messages": MESSAGES, "stream": stream})
             assert reply.status_code == 200
-    assert upstream.open_connections == 1
+    assert upstream.open_connections <= 2  # those who watch engines have one of their own
     assert len(upstream.heard) == 20

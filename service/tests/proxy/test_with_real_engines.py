@@ -101,7 +101,7 @@ def test_a_wanted_form_is_kept_to_or_refused_by_name(served: Served) -> None:
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
         asked: dict[str, Any] = {"model": served.model, "messages": MESSAGES, "max_tokens": 60, "temperature": 0}
         if served.kind == "mlx":
-            with pytest.raises(openai.BadRequestError) as refusal:
+            with pytest.raises(openai.UnprocessableEntityError) as refusal:
                 client.chat.completions.create(**asked, response_format=form)
             assert refusal.value.param == "response_format"
         else:
@@ -120,7 +120,7 @@ def test_a_tool_is_offered_or_its_lack_is_told(served: Served) -> None:
         if served.kind == "mlx":
             assert client.responses.create(**asked).output
         else:
-            with pytest.raises(openai.BadRequestError, match="does not support tools"):
+            with pytest.raises(openai.UnprocessableEntityError, match="tools"):
                 client.responses.create(**asked)
 
 
@@ -130,14 +130,14 @@ def test_an_image_is_refused_by_name_where_the_model_would_not_see_it(served: Se
     parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": image}}]
     body = {"model": served.model, "messages": [{"role": "user", "content": parts}]}
     reply = httpx.post(f"{served.url}/v1/chat/completions", json=body)
-    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages.0.content")
+    assert (reply.status_code, reply.json()["error"]["param"]) == (422, "messages.0.content")
 
 
 def test_embeddings_are_made_or_refused_by_name(served: Served) -> None:
     local = ollama.Client(host=served.url)
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
         if served.kind == "mlx":
-            with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
+            with pytest.raises(openai.UnprocessableEntityError, match="makes no embeddings"):
                 client.embeddings.create(model=served.model, input="Once")
             with pytest.raises(ollama.ResponseError, match="makes no embeddings"):
                 local.embed(model=served.model, input="Once")

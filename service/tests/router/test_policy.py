@@ -11,8 +11,8 @@ from athena.router.errors import (
     BackendError,
     FailureKind,
     ModelNotFoundError,
+    NeedWithoutHomeError,
     NoBackendError,
-    RequestRejectedError,
 )
 from athena.router.policy import Failure, falls_back, speed, targets, verdict
 from athena.router.types import Backend, BackendType, Target, Usage
@@ -121,7 +121,7 @@ def test_a_caller_is_told_each_attempt_and_when_to_come_back() -> None:
 def test_every_end_of_a_route_has_a_verdict(kinds: list[FailureKind]) -> None:
     error = verdict("m", [failure(kind) for kind in kinds])
     if set(kinds) == {FailureKind.UNSUITABLE}:
-        assert isinstance(error, RequestRejectedError)
+        assert isinstance(error, NeedWithoutHomeError)
     else:
         assert isinstance(error, NoBackendError)
         assert error.retry_after is not None

@@ -20,6 +20,7 @@ WORKERS = 64  # the most that a board can be made for
 SHUT, STATE, FAILURES, LEVEL, CHANGED_AT, RETRY_AT, REASON = 2, 3, 4, 5, 6, 7, 8
 PAUSED_UNTIL, TRIPS, SERVICE_SECONDS, SAMPLES = 9, 10, 11, 12
 GENERATED_AT, PROGRESS_AT, BUSY_AT, STUCK_AT, SILENT_AT, CHECKED_AT, DOUBTED_UNTIL = 13, 14, 15, 16, 17, 18, 19
+CAN, CONTEXT = 20, 21  # what the model of a backend was found to do
 _COMMON = 24
 _OWN = 3  # IN_USE, WAITING and HEAD of each worker
 _HEADER = 8  # cells before the first slot

@@ -17,6 +17,7 @@ from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
 from athena.router.gates import Gates
 from athena.router.judge import Judge, Why, why
+from athena.router.needing import fitting
 from athena.router.policy import Failure, blames_engine, falls_back, verdict
 from athena.router.reply import OpenReply
 from athena.router.routes import Door, Route, enter, line_up, route_of
@@ -65,7 +66,8 @@ class Dispatcher:
     async def open(self, call: Call) -> OpenReply:
         """Return the first reply of the route that has shown its first token, or is whole if no stream is wanted.
 
-        Raises RequestRejectedError where the request is at fault; QueueFullError where the engines have too much to do;
+        Raises RequestRejectedError where the request is at fault, of which NeedWithoutHomeError where it needs what no
+        backend of the model does; QueueFullError where the engines have too much to do;
         NoBackendError where every engine of the route failed (`attempts` says how, `retry_after` when to come back); of
         the latter, ModelNotFoundError where none of them has the model.
         """
@@ -78,6 +80,7 @@ class Dispatcher:
         if self._judge is not None:
             remaining = self._judge.order(remaining, call)
         failures: list[Failure] = []
+        remaining = fitting(call, remaining, failures)
         while remaining:
             door = self._enter_past_doubt(remaining) if self._gates.any_in_doubt else None
             if door is None:

@@ -58,6 +58,14 @@ class RequestRejectedError(InvalidInputError):
     code = "request_rejected"
 
 
+class NeedWithoutHomeError(RequestRejectedError):
+    """No backend of the model can do what the request needs; the message says which need has no home."""
+
+    status = 422
+    title = "Need without a home"
+    code = "need_without_home"
+
+
 class NoBackendError(UnavailableError):
     """Every backend of the model's route failed before its first byte. `attempts` says which and how, in order."""
 

@@ -26,6 +26,7 @@ from athena.router.judging.estimates import (
     saw_reply,
     seconds_a_token,
 )
+from athena.router.needing import described
 from athena.router.routes import Door
 from athena.router.types import BackendType
 
@@ -188,4 +189,5 @@ def _state(door: Door) -> str:
     busy = f"{gate.slot.total_in_use()} of {gate.limit} slots in use, {gate.slot.total_waiting()} waiting"
     usual = gate.usual_seconds()
     lately = "" if usual is None else f", a whole reply takes {usual:.1f} s lately"
-    return f"{_name(door)}: {out}, {busy}{lately}"
+    abilities = described(door)
+    return f"{_name(door)}: {out}, {busy}{lately}{'; ' if abilities else ''}{abilities}"

@@ -23,6 +23,11 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     trial_every: float = 1.0  # at a backend that is out of the route
     load: float = 30.0  # that an Ollama may take to load a model
     fresh: float = 1.0  # how long what a worker has seen on its tick holds
+    abilities_every: float = 300.0  # what an engine says of what its models do
+    abilities_again: float = 5.0  # where it did not say
+    abilities_within: float = 5.0
+    abilities_tried_after: float = 20.0  # where engines say nothing of it; not while a proxy is just coming up
+    abilities_tried_every: float = 3600.0
     late: float = 0.25  # a tick that comes so much too late says that this process was held up, not the engines
 
 

@@ -14,8 +14,8 @@ from athena.router.errors import (
     BackendError,
     FailureKind,
     ModelNotFoundError,
+    NeedWithoutHomeError,
     NoBackendError,
-    RequestRejectedError,
 )
 from athena.router.types import Backend, BackendType, Target, Usage
 
@@ -136,7 +136,7 @@ def verdict(model: str, failures: Sequence[Failure], *, retry_in: float | None =
     kinds = {failure.error.kind for failure in failures}
     if kinds == {FailureKind.UNSUITABLE}:
         field = next((failure.error.field for failure in failures if failure.error.field), None)
-        return RequestRejectedError(f"No backend of model {model} can serve this request. {said}", field=field)
+        return NeedWithoutHomeError(f"No backend of model {model} can serve this request. {said}", field=field)
     if all(_lacks_model(failure) for failure in failures):
         return ModelNotFoundError(f"No backend has a model {model}. {said}", attempts=attempts)
     waits = [_RETRY_AFTER[kind] for kind in kinds if kind in _RETRY_AFTER and kind is not FailureKind.OPEN]

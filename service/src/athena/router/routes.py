@@ -7,6 +7,7 @@ from typing import TypeAlias
 from athena.router.engines.base import Engine
 from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
+from athena.router.judging.needs import from_configuration, masks
 from athena.router.policy import groups, shuffled
 from athena.router.ticket import Ticket
 from athena.router.types import Backend, BackendType, Target
@@ -15,15 +16,19 @@ from athena.router.types import Backend, BackendType, Target
 class Door:
     """One engine of a route, with its gate and its limits. `group` counts priorities; `fallback` is auto's Ollama.
 
+    `said` is what its backend's row says that its model can do, `can` and `cannot` are the same as bits.
     `whole_seconds` bound a reply that is no stream, `first_token_seconds` the wait for a stream's first token.
     """
 
     __slots__ = (
+        "can",
+        "cannot",
         "engine",
         "fallback",
         "first_token_seconds",
         "gate",
         "group",
+        "said",
         "stall_seconds",
         "target",
         "whole_seconds",
@@ -37,6 +42,10 @@ class Door:
         self.gate = gate
         self.group = group
         self.fallback = fallback
+        # What an `auto` backend says of itself is meant for its MLX.
+        own = backend.backend_type is not BackendType.AUTO or target.engine is BackendType.MLX
+        self.said = from_configuration(backend.capabilities if own else None)
+        self.can, self.cannot = masks(self.said.can)
         self.whole_seconds = timeout
         self.first_token_seconds = _seconds(backend.first_token_seconds, timeout)
         self.stall_seconds = _seconds(backend.stall_seconds, timeout)

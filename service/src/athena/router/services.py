@@ -16,6 +16,7 @@ from athena.router.judge import MEASURED, Judge
 from athena.router.periods import Periods
 from athena.router.probes import Prober
 from athena.router.probing import Asker
+from athena.router.scouting import Scout
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
 from athena.router.spool import Spool
@@ -113,6 +114,7 @@ class RouterServices:
                 random=random,
             )
             await self._stack.enter_async_context(prober)
+            await self._stack.enter_async_context(Scout(self.gates, upstream, periods, random=random))
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

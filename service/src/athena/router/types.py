@@ -36,6 +36,16 @@ class Operation(StrEnum):
     EMBED = "embed"
 
 
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend's row says its model can do, and how many tokens it takes; None: as it is found out."""
+
+    json_schema: bool | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    embeddings: bool | None = None
+    context_tokens: int | None = None
+
+
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the registry, as the Admin API gives it. `id` is None for the default Ollama, which has no row.
 
@@ -43,6 +53,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     stands in when the others fail. `timeout_seconds` bounds a whole reply, or the wait for a stream's first token.
     `max_concurrency` requests are given to the engine at once and `max_queue` wait for it; `first_token_seconds` and
     `stall_seconds` bound the wait for a stream's first token and for each next one. None: the router's own default.
+    `capabilities` are believed before all that is found out.
     """
 
     model_name: str
@@ -59,6 +70,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     max_queue: int | None = None
     first_token_seconds: int | None = None
     stall_seconds: int | None = None
+    capabilities: Abilities | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,12 @@ from athena.router.dialects.decoding import decode, raw_fields
 from athena.router.dialects.ollama_requests import PASSED_ON
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
-from athena.router.errors import BackendError, FailureKind
+from athena.router.errors import BackendError
 from athena.router.types import Backend, BackendType, Dialect, Operation, Request
 
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate", Operation.EMBED: "/api/embed"}
 _EMBED_ONE = "/api/embeddings"
 _TAKEN = PASSED_ON | {"options", "reasoning_effort"}
-_HTTP_BAD_REQUEST = 400
 
 
 class _Said(msgspec.Struct):
@@ -50,11 +49,7 @@ class OllamaEngine:
         return Rendered(path=path, body=body, passthrough=False)
 
     def failure(self, status: int, body: bytes) -> BackendError | None:
-        error = rendering.failure(status, body)
-        if error is not None and status == _HTTP_BAD_REQUEST and "does not support" in error.detail:
-            # The model lacks tools, thinking or chat: that of another backend may have them.
-            return BackendError(FailureKind.UNSUITABLE, error.detail, upstream_status=status, own_words=error.own_words)
-        return error
+        return rendering.failure(status, body)
 
 
 def _embed(call: Call, path: str) -> Rendered:

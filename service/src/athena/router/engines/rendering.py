@@ -140,7 +140,10 @@ def failure(status: int, body: bytes) -> BackendError | None:
     if status == HTTPStatus.OK:
         return None
     kind = FailureKind.REJECTED if status in _REJECTING else FailureKind.STATUS
-    return BackendError(kind, message_of(status, body), upstream_status=status, own_words=f"status {status}")
+    message = message_of(status, body)
+    if status == HTTPStatus.BAD_REQUEST and "does not support" in message:
+        kind = FailureKind.UNSUITABLE  # the model lacks tools, thinking or chat: that of another backend may have them
+    return BackendError(kind, message, upstream_status=status, own_words=f"status {status}")
 
 
 def message_of(status: int, body: bytes) -> str:

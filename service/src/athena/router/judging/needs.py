@@ -6,14 +6,15 @@ from typing import Any
 
 import msgspec
 
-from athena.errors import InvalidInputError
-from athena.router.types import BackendType, Operation, Request
+from athena.router.errors import NeedWithoutHomeError
+from athena.router.types import Abilities, Operation, Request
 
-_BYTES_A_TOKEN = 4.0  # of English; a prompt in another language or in code has more tokens than this says
+_CHARACTERS_A_TOKEN = 4.0  # of English; a prompt in another language or in code has more tokens than this says
+_AT_MOST = 2  # times as many characters a token may a prompt have
 
 
 class Need(StrEnum):
-    """Something that an engine either does or ignores without a word."""
+    """Something that a model either does or ignores without a word."""
 
     JSON_SCHEMA = "a JSON schema"
     TOOLS = "tools"
@@ -21,10 +22,12 @@ class Need(StrEnum):
     EMBEDDINGS = "embeddings"
 
 
+BITS = {need: 1 << place for place, need in enumerate(Need)}
+
+
 class Source(IntEnum):
     """Who says what a target can do; the higher is believed."""
 
-    ENGINE = 0  # what is true of every model of an engine
     SHOW = 1  # Ollama's /api/show
     MODELS = 2  # /v1/models
     PROBE = 3
@@ -32,34 +35,22 @@ class Source(IntEnum):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What one source says: needs that it names, and tokens of context; what it says nothing about is not there."""
+    """What is said: needs that are named, and tokens of context; what nothing is said about is not there."""
 
     can: Mapping[Need, bool] = {}
     context_tokens: int | None = None
 
 
+UNKNOWN = Capabilities()
+
+
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request needs: `context_tokens` are about those of its prompt and the reply it asks for; 0: unknown."""
+    """What a request needs: `context_tokens` are about those of its prompt; 0: unknown."""
 
     features: frozenset[Need] = frozenset()
     context_tokens: int = 0
 
 
-class NeedWithoutHomeError(InvalidInputError):
-    """No backend of the model can do what the request needs; the message says which need has no home."""
-
-    title = "Need without a home"
-    code = "need_without_home"
-
-
-# An engine that is known to ignore something never gets it, whatever the model. Of the others nobody knows.
-ENGINES: Mapping[BackendType, Capabilities] = {
-    BackendType.MLX: Capabilities(
-        can={Need.JSON_SCHEMA: False, Need.TOOLS: True, Need.IMAGES: False, Need.EMBEDDINGS: False}
-    ),
-    BackendType.OLLAMA: Capabilities(can={Need.JSON_SCHEMA: True}),
-    BackendType.OPENAI: Capabilities(),
-}
 _OLLAMA_WORDS = {Need.TOOLS: "tools", Need.IMAGES: "vision", Need.EMBEDDINGS: "embedding"}
 _CONTEXT_OF_MODELS = ("max_model_len", "context_length", "max_context_length", "context_window")
 
@@ -74,19 +65,28 @@ def of_request(request: Request) -> Needs:
     if any(message.images for message in request.messages) or request.extra.get("images"):
         features.add(Need.IMAGES)
     said = len(request.prompt) + len(request.system or "") + sum(len(message.content) for message in request.messages)
-    asked = request.sampling.max_tokens or 0
-    return Needs(features=frozenset(features), context_tokens=context_tokens(said, max(asked, 0)))
+    return Needs(features=frozenset(features), context_tokens=context_tokens(said))
 
 
-def context_tokens(size: int, reply_tokens: int) -> int:
-    """Return about how many tokens of context a prompt of so many bytes and its reply take."""
-    return round(size / _BYTES_A_TOKEN) + reply_tokens
+def context_tokens(characters: int) -> int:
+    """Return about how many tokens of context a prompt of so many characters takes.
+
+    What the reply may take is not counted: a caller names a bound for it, not what it needs.
+    """
+    return round(characters / _CHARACTERS_A_TOKEN)
+
+
+def may_exceed(size: int, context: float) -> bool:
+    """Whether a prompt in a body of so many bytes may be too long for so many tokens."""
+    return size > context * _CHARACTERS_A_TOKEN
 
 
 def from_show(shown: Mapping[str, Any]) -> Capabilities:
     """Return what Ollama's answer to /api/show says; versions that list no capabilities say nothing of them."""
-    listed = shown.get("capabilities")
-    can = {need: word in listed for need, word in _OLLAMA_WORDS.items()} if isinstance(listed, list) else {}
+    words = shown.get("capabilities")
+    can = {need: word in words for need, word in _OLLAMA_WORDS.items()} if isinstance(words, list) else {}
+    if not can.get(Need.EMBEDDINGS, True):
+        del can[Need.EMBEDDINGS]  # many a model that is not made for it gives vectors all the same
     about = shown.get("model_info")
     lengths = (
         [value for key, value in about.items() if key.endswith(".context_length")] if isinstance(about, dict) else []
@@ -101,6 +101,20 @@ def from_models(entry: Mapping[str, Any]) -> Capabilities:
     )
 
 
+def from_configuration(said: Abilities | None) -> Capabilities:
+    """Return what a backend's row says."""
+    if said is None:
+        return UNKNOWN
+    words = {
+        Need.JSON_SCHEMA: said.json_schema,
+        Need.TOOLS: said.tools,
+        Need.IMAGES: said.images,
+        Need.EMBEDDINGS: said.embeddings,
+    }
+    can = {need: word for need, word in words.items() if word is not None}
+    return Capabilities(can=can, context_tokens=said.context_tokens)
+
+
 def merged(said: Mapping[Source, Capabilities]) -> Capabilities:
     """Return what holds of a target: of each thing what the most trusted source says that says anything of it."""
     can: dict[Need, bool] = {}
@@ -112,33 +126,51 @@ def merged(said: Mapping[Source, Capabilities]) -> Capabilities:
     return Capabilities(can=can, context_tokens=context)
 
 
-def lacking(needs: Needs, capabilities: Capabilities) -> tuple[str, ...]:
-    """Return the needs that a target would not meet, in words. What nobody says it can do, it is not trusted with."""
-    missing = [need.value for need in Need if need in needs.features and not capabilities.can.get(need, False)]
-    if capabilities.context_tokens is not None and needs.context_tokens > capabilities.context_tokens:
+def masks(can: Mapping[Need, bool]) -> tuple[int, int]:
+    """Return the bits of what is done, and of what is not."""
+    return sum(BITS[need] for need, word in can.items() if word), sum(
+        BITS[need] for need, word in can.items() if not word
+    )
+
+
+def lacking(needs: Needs, capabilities: Capabilities, *, lenient: bool = False) -> tuple[str, ...]:
+    """Return the needs that a target is known not to meet, in words.
+
+    How many tokens a prompt has is a guess: to be `lenient` is to believe the least that it may have.
+    """
+    missing = [need.value for need in Need if need in needs.features and not capabilities.can.get(need, True)]
+    tokens = needs.context_tokens // _AT_MOST if lenient else needs.context_tokens
+    if capabilities.context_tokens is not None and tokens > capabilities.context_tokens:
         missing.append(f"a context of about {needs.context_tokens} tokens")
     return tuple(missing)
 
 
-def able(needs: Needs, targets: Sequence[tuple[str, Capabilities]], *, model: str) -> list[int]:
+def able(
+    needs: Needs, targets: Sequence[tuple[str, Capabilities]], *, model: str, field: str | None = None
+) -> list[int]:
     """Return the places of the targets that can serve a request, in order; each target has a name for people.
 
-    Raises NeedWithoutHomeError where none can: with the needs that no target meets, or else with what each one lacks.
+    Where a prompt may be too long for all, it is refused only if it is sure to be. Raises NeedWithoutHomeError where
+    none can: with the needs that no target meets, or else with what each one lacks.
     """
-    lacks = [lacking(needs, capabilities) for _, capabilities in targets]
-    found = [place for place, lack in enumerate(lacks) if not lack]
-    if found:
-        return found
+    for lenient in (False, True):
+        lacks = [lacking(needs, capabilities, lenient=lenient) for _, capabilities in targets]
+        found = [place for place, lack in enumerate(lacks) if not lack]
+        if found:
+            return found
     homeless = [
         need for need in dict.fromkeys(one for lack in lacks for one in lack) if all(need in one for one in lacks)
     ]
     if homeless:
-        raise NeedWithoutHomeError(f"No backend of model {model} can do {_list(homeless)}.")
-    each = "; ".join(f"{name} lacks {_list(lack)}" for (name, _), lack in zip(targets, lacks, strict=True))
-    raise NeedWithoutHomeError(f"No backend of model {model} can do all that is asked for at once: {each}.")
+        raise NeedWithoutHomeError(f"No backend of model {model} can do {listed(homeless)}.", field=field)
+    each = "; ".join(f"{name} lacks {listed(lack)}" for (name, _), lack in zip(targets, lacks, strict=True))
+    raise NeedWithoutHomeError(
+        f"No backend of model {model} can do all that is asked for at once: {each}.", field=field
+    )
 
 
-def _list(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence has them: one, two and three."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
