@@ -43,6 +43,7 @@ def test_a_new_backend_is_answered_whole_with_its_place(admin_api: AdminApi) -> 
         "max_queue": None,
         "first_token_seconds": None,
         "stall_seconds": None,
+        "capabilities": None,
         "avg_tokens_per_sec": None,
         "avg_latency_ms": None,
         "total_requests": 0,
@@ -126,6 +127,38 @@ def test_limits_are_kept_told_to_the_router_and_taken_away_by_null(admin_api: Ad
         "first_token_seconds": (20, None),
         "stall_seconds": (5, None),
     }
+
+
+def test_what_a_model_can_do_is_kept_as_it_was_said_told_to_the_router_and_taken_away_by_null(
+    admin_api: AdminApi,
+) -> None:
+    said = {"tools": True, "images": False, "context_tokens": 8192}
+    row = admin_api.add("phi3:mini", capabilities=said)
+    assert row["capabilities"] == said
+    looked_up = admin_api.client.get("/api/llm-backends/model/phi3:mini").json()
+    assert looked_up["route"][0]["capabilities"] == said
+    path = f"/api/llm-backends/{row['id']}"
+    assert admin_api.client.put(path, json={"capabilities": {"tools": False}}).json()["capabilities"] == {
+        "tools": False
+    }
+    assert admin_api.client.put(path, json={"capabilities": None}).json()["capabilities"] is None
+    entry = admin_api.client.get("/api/audit-log?limit=1").json()[0]
+    assert (entry["before"]["capabilities"], entry["after"]["capabilities"]) == ({"tools": False}, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"vision": True}, "capabilities.vision"),
+        ({"tools": "yes"}, "capabilities.tools"),
+        ({"tools": None}, "capabilities.tools"),
+        ({"context_tokens": 0}, "capabilities.context_tokens"),
+        (["tools"], "capabilities"),
+    ],
+)
+def test_a_capability_that_makes_no_sense_is_refused_by_name(admin_api: AdminApi, said: object, field: str) -> None:
+    answer = admin_api.client.post("/api/llm-backends", json={**NEW, "capabilities": said})
+    assert (answer.status_code, [fault["field"] for fault in answer.json()["errors"]]) == (422, [field])
 
 
 def test_a_limit_out_of_bounds_is_refused_with_the_bound(admin_api: AdminApi) -> None:

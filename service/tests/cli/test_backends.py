@@ -59,6 +59,16 @@ def test_limits_are_set_and_taken_away(admin_api: AdminApi, access: dict[str, st
     assert [row[name] for name in names] == [None, 0, 20, 9]
 
 
+def test_what_a_model_can_do_is_said_and_taken_back(admin_api: AdminApi, access: dict[str, str]) -> None:
+    number = add(access, "--capabilities", "tools:true,images:false,context_tokens:8192")
+    stored = admin_api.client.get(f"/api/llm-backends/{number}").json()["capabilities"]
+    assert stored == {"tools": True, "images": False, "context_tokens": 8192}
+    set_ = ("backends", "set", str(number))
+    assert json.loads(athena(*set_, "capabilities=none", "--json", **access).stdout)[0]["capabilities"] is None
+    assert "none, or what its model can do" in athena(*set_, "capabilities=tools", **access).stderr
+    assert "capabilities.vision" in athena(*set_, "capabilities=vision:true", **access).stderr
+
+
 def test_what_the_admin_api_refuses_is_one_line_with_the_field(access: dict[str, str]) -> None:
     number = add(access)
     refused = athena("backends", "set", str(number), "temperature_default=7", **access)

@@ -30,6 +30,7 @@ def row(number: int, model: str = "phi", url: str = URL, **more: Any) -> dict[st
         "max_queue": None,
         "first_token_seconds": None,
         "stall_seconds": None,
+        "capabilities": None,
         "total_requests": 17,
         **more,
     }
@@ -202,6 +203,8 @@ def test_what_is_no_list_is_refused(document: bytes, complaint: str) -> None:
         ({"max_tokens": True}, "max_tokens: Input should be a valid integer, not true or false"),
         ({"priority": None}, "priority: Input should be a valid integer, not null"),
         ({"temperature_default": 7}, "temperature_default: Input should be less than or equal to 2"),
+        ({"capabilities": {"tools": 1}}, "capabilities.tools: Input should be a valid boolean"),
+        ({"capabilities": {"vision": True}}, "capabilities.vision: is no capability"),
     ],
 )
 def test_a_field_that_does_not_hold_is_named_with_its_entry_and_the_remedy(

@@ -18,6 +18,7 @@ from athena.db.session import sqlalchemy_url
 
 FIRST = "93bea4659785"
 BEFORE_LIMITS = "5c1f0e7a2b64"
+BEFORE_CAPABILITIES = "e8a41f6b03d7"
 SERVICE = Path(__file__).parents[2]
 REGISTER = "INSERT INTO llm_backends (model_name, backend_type, endpoint_url) VALUES (%s, 'ollama', 'http://h.example')"
 
@@ -66,6 +67,24 @@ def test_the_previous_release_goes_on_writing_on_the_schema_with_limits(empty_da
         connection.execute("UPDATE llm_backends SET max_concurrency = 4, max_queue = 0")
     migrate.downgrade(url, BEFORE_LIMITS)
     assert models_registered(url) == ["written by the previous release"]
+
+
+def test_the_previous_release_goes_on_writing_on_the_schema_with_capabilities(empty_database_url: str) -> None:
+    url = empty_database_url
+    migrate.upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(REGISTER, ["written by the previous release"])
+        assert connection.execute("SELECT capabilities FROM llm_backends").fetchall() == [(None,)]
+        connection.execute("""UPDATE llm_backends SET capabilities = '{"tools": false}'""")
+    migrate.downgrade(url, BEFORE_CAPABILITIES)
+    assert models_registered(url) == ["written by the previous release"]
+
+
+def test_the_database_refuses_capabilities_that_are_no_object(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(REGISTER, ["m"])
+        with pytest.raises(psycopg.errors.CheckViolation, match="ck_llm_backends_capabilities"):
+            connection.execute("""UPDATE llm_backends SET capabilities = '["tools"]'""")
 
 
 @pytest.mark.parametrize(

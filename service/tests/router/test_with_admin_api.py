@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from athena.router.services import RouterServices
+from athena.router.types import Abilities
 from athena.settings import RouterSettings
 from tests.router.standin import refused_url, until
 from tests.support.admin import AdminApi
@@ -48,6 +49,14 @@ async def test_the_limits_of_a_backend_reach_every_router(admin_api: AdminApi) -
             assert {name: getattr(limited, name) for name in limits} == limits
             (unlimited,) = await services.configuration.route("unlimited")
             assert {getattr(unlimited, name) for name in limits} == {None}
+
+
+async def test_what_a_backend_says_its_model_can_do_reaches_every_router(admin_api: AdminApi) -> None:
+    admin_api.add("m", capabilities={"tools": False, "context_tokens": 8192})
+    for token in (True, False):
+        async with RouterServices(settings(admin_api, token=token)) as services:
+            (backend,) = await services.configuration.route("m")
+            assert backend.capabilities == Abilities(tools=False, context_tokens=8192)
 
 
 async def test_figures_that_waited_for_the_admin_api_over_a_restart_count_once(

@@ -115,6 +115,29 @@ StallSeconds = (
     ]
     | None
 )
+
+
+class Abilities(TypedDict, total=False):
+    """What a backend's model can do; of what is not named the router finds out what it can."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic reads it here
+
+    json_schema: bool
+    tools: bool
+    images: bool
+    embeddings: bool
+    context_tokens: Annotated[
+        int, Field(ge=1, le=INTEGER_MAX, description="Tokens that a prompt and its reply may have together."), WHOLE
+    ]
+
+
+Capabilities = (
+    Annotated[
+        Abilities,
+        Field(description="What its model can do, believed before what is found out; null: as it is found out."),
+    ]
+    | None
+)
 Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
 
 
@@ -139,6 +162,7 @@ class BackendNew(_Body):
     max_queue: MaxQueue = None
     first_token_seconds: FirstTokenSeconds = None
     stall_seconds: StallSeconds = None
+    capabilities: Capabilities = None
 
 
 class BackendChange(TypedDict, total=False):
@@ -160,6 +184,7 @@ class BackendChange(TypedDict, total=False):
     max_queue: MaxQueue
     first_token_seconds: FirstTokenSeconds
     stall_seconds: StallSeconds
+    capabilities: Capabilities
 
 
 class Backend(BaseModel):
@@ -182,6 +207,7 @@ class Backend(BaseModel):
     max_queue: int | None
     first_token_seconds: int | None
     stall_seconds: int | None
+    capabilities: Abilities | None
     created_at: Moment
     updated_at: Moment
     avg_tokens_per_sec: float | None

@@ -28,6 +28,7 @@ CONFIGURATION = (
     "max_queue",
     "first_token_seconds",
     "stall_seconds",
+    "capabilities",
 )
 PLACE_IN_A_ROUTE = {"priority", "weight"}
 

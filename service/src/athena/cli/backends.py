@@ -33,6 +33,19 @@ def _whole_or_none(text: str) -> int | None:
     return None if text.lower() == "none" else int(text)
 
 
+def _abilities_or_none(text: str) -> dict[str, Any] | None:
+    """Return what `tools:true,images:false,context_tokens:8192` says; names are the Admin API's affair."""
+    if text.lower() == "none":
+        return None
+    said: dict[str, Any] = {}
+    for part in text.split(","):
+        name, colon, value = part.strip().partition(":")
+        if not (name and colon):
+            raise ValueError(part)
+        said[name] = int(value) if name == "context_tokens" else _truth(value)
+    return said
+
+
 FIELDS: dict[str, Callable[[str], Any]] = {
     "model_name": str,
     "backend_type": str,
@@ -48,12 +61,14 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "max_queue": _whole_or_none,
     "first_token_seconds": _whole_or_none,
     "stall_seconds": _whole_or_none,
+    "capabilities": _abilities_or_none,
 }
 KINDS: dict[Callable[[str], Any], str] = {
     int: "a whole number",
     float: "a number",
     _truth: "true or false",
     _whole_or_none: "a whole number, or none for the default",
+    _abilities_or_none: "none, or what its model can do, as tools:true,images:false,context_tokens:8192",
 }
 COLUMNS = (
     ("ID", "id"),
@@ -102,6 +117,9 @@ def add(
     max_queue: Annotated[int | None, typer.Option(help="Requests that may wait for it.")] = None,
     first_token: Annotated[int | None, typer.Option(help="Seconds for a stream's first token, not --timeout.")] = None,
     stall: Annotated[int | None, typer.Option(help="Seconds between two tokens of a stream, not --timeout.")] = None,
+    capabilities: Annotated[
+        str | None, typer.Option(help="What its model can do, as tools:true,images:false,context_tokens:8192.")
+    ] = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Register it without using it yet.")] = False,
     as_json: AsJson = False,
     token_file: TokenFile = None,
@@ -121,6 +139,7 @@ def add(
         "max_queue": max_queue,
         "first_token_seconds": first_token,
         "stall_seconds": stall,
+        "capabilities": _change(f"capabilities={capabilities}")[1] if capabilities is not None else None,
         "enabled": not disabled,
     }
     said = {name: value for name, value in fields.items() if value is not None}

@@ -142,11 +142,15 @@ def _check(entry: Any) -> tuple[Fields | None, list[str]]:
         return BackendNew.model_validate(entry).model_dump(exclude_unset=True), []
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        return None, [_fault(entry, str(fault["loc"][0]), fault["type"], fault["msg"]) for fault in faults]
+        return None, [_fault(entry, fault["loc"], fault["type"], fault["msg"]) for fault in faults]
 
 
-def _fault(entry: Fields, field: str, kind: str, message: str) -> str:
-    name = one_line(field)
+def _fault(entry: Fields, place: Sequence[int | str], kind: str, message: str) -> str:
+    field, *inner = map(str, place)
+    name = one_line(".".join((field, *inner)))
+    if inner:
+        said = "is no capability" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+        return f"{name}: {said}"
     match kind:
         case "missing":
             return f"{name} is missing; every entry needs model_name, backend_type and endpoint_url"

@@ -42,6 +42,7 @@ class LlmBackend(Base):
         CheckConstraint("max_queue BETWEEN 0 AND 100000", name="max_queue"),
         CheckConstraint("first_token_seconds BETWEEN 1 AND 86400", name="first_token_seconds"),
         CheckConstraint("stall_seconds BETWEEN 1 AND 86400", name="stall_seconds"),
+        CheckConstraint("jsonb_typeof(capabilities) = 'object'", name="capabilities"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -59,6 +60,7 @@ class LlmBackend(Base):
     max_queue: Mapped[int | None]
     first_token_seconds: Mapped[int | None]
     stall_seconds: Mapped[int | None]
+    capabilities: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     avg_tokens_per_sec: Mapped[float | None]
