@@ -34,15 +34,21 @@ def opened(do: Operation, action: str = "deploy") -> dict[str, Any]:
     return do("open", action=action, owner_pid=os.getpid())
 
 
-def step(do: Operation, name: str) -> None:
-    """Begin a step."""
-    do("step", step=name, record={"schema_before": "a"}, message=name)
+def step(do: Operation, name: str, content: dict[str, Any] | None = None) -> None:
+    """Begin a step of what is to have the content."""
+    do("step", step=name, record={"schema_before": "a"}, content=content or {}, message=name)
 
 
 def entry(tmp_path: Path, name: str) -> dict[str, Any]:
     """Return what the ledger has of a release."""
     told: dict[str, Any] = json.loads((tmp_path / "state" / "ledger" / f"{name}.json").read_text())
     return told
+
+
+def killed(tmp_path: Path) -> None:
+    """Have the processes of the lock's owner be gone."""
+    file = tmp_path / "state" / "lock" / "journal.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"processes": {"1": "never"}}))
 
 
 def said_by_another_host(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
 
 
 @pytest.mark.parametrize(
-    ("killed", "action", "passes"),
+    ("left_by", "action", "passes"),
     [
         ("deploy", "deploy", True),
         ("deploy", "update", True),
@@ -142,7 +148,10 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
         ("destroy", "destroy", True),
         ("destroy", "deploy", True),
         ("destroy", "rollback", False),
-        ("deploy", "rollback", False),
+        ("deploy", "rollback", True),
+        ("update", "rollback", True),
+        ("rotate", "rollback", False),
+        ("scale", "rollback", False),
         ("deploy", "scale", False),
         ("rollback", "rollback", True),
         ("fleet", "fleet", True),
@@ -152,12 +161,11 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
     ],
 )
 def test_what_a_killed_run_left_is_mended_or_taken_away_and_nothing_else_is_done(
-    do: Operation, tmp_path: Path, killed: str, action: str, passes: bool
+    do: Operation, tmp_path: Path, left_by: str, action: str, passes: bool
 ) -> None:
-    opened(do, killed)
+    opened(do, left_by)
     step(do, "services")
-    file = tmp_path / "state" / "lock" / "journal.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"processes": {"1": "never"}}))
+    killed(tmp_path)
     refusal = do("refuse", action=action)
     assert (refusal == {}) is passes
     if not passes:
@@ -183,3 +191,92 @@ def test_destroy_removes_everything_with_its_lock_and_leaves_nothing_to_go_on_wi
     assert do("remove", verdict=0) == {"changed": True, "verdict": 0}
     assert not (tmp_path / "state").exists()
     assert do("remove", verdict=0) == {"changed": False, "verdict": 0}
+
+
+def test_what_a_killed_deployment_left_is_gone_back_from_to_the_release_in_force(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    step(do, "services")
+    killed(tmp_path)
+    assert "`rollback`" not in do("read")["lock_told"]  # there is no release to go back to
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    assert do("read")["half_done"] is False
+    opened(do, "update")
+    step(do, "schema", {"n": 2})
+    killed(tmp_path)
+    seen = do("read")
+    assert "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r1" in seen["lock_told"]
+    assert seen["half_done"] is True
+    opened(do, "rollback")
+    killed(tmp_path)
+    seen = do("read")
+    assert "`./deploy.sh ENVIRONMENT rollback` mends that; `unlock` only" in seen["lock_told"]
+    assert seen["half_done"] is True  # it is still to be gone back from
+    opened(do, "rollback")
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    assert do("read")["half_done"] is False
+
+
+@pytest.mark.parametrize("left_by", ["rotate", "scale"])
+def test_a_rollback_is_not_offered_where_it_would_not_do(do: Operation, tmp_path: Path, left_by: str) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, left_by)
+    step(do, "services")
+    killed(tmp_path)
+    opened(do)
+    killed(tmp_path)  # a deployment that went on from there does not make it known what it is
+    assert "`deploy` mends that; `unlock` only" in do("read")["lock_told"].replace("./deploy.sh ENVIRONMENT ", "")
+    assert opened(do, "rollback")["failed"]
+
+
+def test_of_a_run_whose_lock_is_removed_the_ledger_keeps_what_it_had_begun(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do)
+    assert do("read")["runs"][-1]["content"] == {"n": 1}
+    step(do, "schema", {"n": 2})
+    killed(tmp_path)
+    unlocked = do("unlock")
+    assert (unlocked["recorded"], unlocked["goes_back"]) == ("r2", True)
+    told = entry(tmp_path, "r2")
+    assert (told["outcome"], told["content"], told["replaces"]) == ("stopped, not taken back", {"n": 2}, "r1")
+    assert told["error"] == "it stopped in its step 'schema'"
+    assert told["schema_before"] == "a"
+    seen = do("read")
+    assert seen["half_done"] is True
+    assert [(run["id"], run["content"]) for run in seen["runs"]] == [("r1", {"n": 1}), ("r2", {"n": 2})]
+    opened(do, "rollback")
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r3"
+    assert entry(tmp_path, "r3")["restores"] == "r1"
+    assert do("read")["half_done"] is False
+
+
+def test_a_lock_from_before_anything_was_begun_leaves_nothing_in_the_ledger(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    killed(tmp_path)
+    assert do("unlock")["recorded"] is None
+    assert do("read")["runs"] == []
+
+
+def test_every_run_that_may_have_changed_something_is_known_with_what_it_was_to_bring_about(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    step(do, "schema", {"n": 1})
+    killed(tmp_path)
+    opened(do)
+    step(do, "schema", {"n": 2})
+    do("fail", content={"n": 2}, record={"schema_before": "b", "backup": {"id": "b2"}})
+    step(do, "secrets", {"n": 0})  # of the way back
+    do("close", outcome="failed, taken back", verdict=3, content={"n": 0}, error="a pod")
+    opened(do)
+    step(do, "schema", {"n": 3})
+    do("fail", content={"n": 3}, record={"schema_before": "c", "backup": {"id": "b3"}})
+    step(do, "secrets", {"n": 0})
+    killed(tmp_path)
+    assert [(run["id"], run["outcome"], run["content"]["n"], run["backup"]) for run in do("read")["runs"]] == [
+        ("", "stopped, not taken back", 1, None),
+        ("r1", "failed, taken back", 2, {"id": "b2"}),
+        ("", "stopped, not taken back", 3, {"id": "b3"}),
+    ]

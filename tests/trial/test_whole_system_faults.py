@@ -12,7 +12,7 @@ pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(1800)
 
 BACKUPS = "/var/backups/athena-postgresql"
-REVISION = "2a1b2c3d4e5f"
+REVISION, LATER = "2a1b2c3d4e5f", "3a1b2c3d4e5f"
 # Of all but the kernel: a container that Docker starts anew gets another address. What Docker mounted would go with it.
 REBOOT = """
 for file in resolv.conf hosts hostname; do
@@ -160,3 +160,23 @@ def test_a_deployment_goes_on_where_one_was_killed(changed: Deployment) -> None:
     assert [step["revision"] for step in release["migrations"]] == [REVISION]
     status = changed.told("status")
     assert (status["problems"], status["lock"]) == ([], "")
+
+
+def test_a_rollback_goes_back_from_where_a_deployment_was_killed_as_the_database_says(changed: Deployment) -> None:
+    """The ledger knows nothing of the migration, and the code in force does not run on it."""
+    before, schema = changed.in_force(), changed.schema()
+    add_migration(changed.clone, LATER, after=schema, previous_code_runs=False)
+    changed.commit("A table that only newer code runs on")
+    changed.kill(changed.start("update"), "[5/8]")
+    (changed.clone / "service" / "migrations" / "versions" / f"{LATER}_of_a_test.py").unlink()
+    changed.commit("No such table")
+    assert changed.schema() == LATER
+    (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
+    assert f"and `rollback` goes back to release {before['id']}" in problem
+    done = changed.run("rollback")
+    assert done.code == 0, done.output
+    assert f"The database is at the revision {LATER}, and not at {schema}" in done.output
+    assert "can be taken back, the release before it does not run on it" in done.output
+    assert changed.schema() == schema
+    assert changed.in_force()["content"] == before["content"]
+    assert changed.told("status")["problems"] == []

@@ -10,8 +10,9 @@ answers with `releases` (oldest first) and `active`, the release that is in forc
 other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
-and goes on, as a rollback does after a rollback, and `destroy` leaves nothing to go on with; any other action is
-refused until one of them has ended well.
+and goes on, a rollback goes back from what a deployment, an update or another rollback had begun, and `destroy` leaves
+nothing to go on with; any other action is refused until one of them has ended well. Where the lock is removed instead,
+the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows.
 """
 
 import fcntl
@@ -31,7 +32,9 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 NOT_TAKEN_BACK, LOCKED = 4, 5
-IN_FORCE = "in force"
+IN_FORCE, STOPPED = "in force", "stopped, not taken back"
+# What a rollback goes back from where it was killed: of these it is known what they bring about.
+DEPLOYING = ("deploy", "update")
 MARKER = ".athena-environment"  # says that the folder is ours, and may be removed
 
 
@@ -57,14 +60,18 @@ class ActionModule(ActionBase):
         """Answer whose lock is there, each None or empty where there is none.
 
         `lock` is the journal of a run that may be under way, `left` that of one that is over without having ended, and
-        `lock_told` says for people which it is and what to do.
+        `lock_told` says for people which it is and what to do. `runs` has all that may have changed something, see
+        `runs_of`; `half_done` says that the last of them was a deployment that neither ended nor was taken back.
         """
         journal, is_there = self._journal(), self._lock.exists()
-        over = journal is not None and not _is_alive(journal)
+        left = journal if journal is not None and not _is_alive(journal) else None
+        releases = self._releases()
         return {
-            "lock": None if over else (journal or {"action": "unknown"}) if is_there else None,
-            "left": journal if over else None,
+            "lock": None if left else (journal or {"action": "unknown"}) if is_there else None,
+            "left": left,
             "lock_told": self._describe_lock() if is_there else "",
+            "runs": runs_of(releases, left),
+            "half_done": _is_half_done(releases, left),
         }
 
     def _op_refuse(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +129,7 @@ class ActionModule(ActionBase):
             _end_step(journal)
             journal["steps"].append({"step": args["step"], "at": _now()})
             journal["record"] = args.get("record") or {}
+            journal["content"] = args.get("content") or {}
             self._write_journal(journal)
         return {"msg": args["message"], "begun": args["step"]}
 
@@ -136,7 +144,10 @@ class ActionModule(ActionBase):
         return {}
 
     def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Write the ledger's entry, unless the release in force has the same content, and let go of the lock."""
+        """Write the ledger's entry, unless the release in force has the same content, and let go of the lock.
+
+        After a run that stopped and whose lock was removed there is one in any case: it says that nothing is half done.
+        """
         journal = self._journal()
         if journal is None or self._play_context.check_mode:
             return {"recorded": None}
@@ -149,25 +160,11 @@ class ActionModule(ActionBase):
         else:
             of_this_run = journal.get("attempted") or of_this_run
         recorded = None
-        if not is_in_force or active is None or active["content"] != of_this_run["content"]:
-            recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
-            self._write(
-                self._state / "ledger" / f"{recorded}.json",
-                {
-                    "id": recorded,
-                    **{key: journal[key] for key in ("action", "owner", "host", "since", "steps", "took_over")},
-                    "until": _now(),
-                    "git": journal.get("git") or _git_state(Path.cwd()),
-                    "outcome": args["outcome"],
-                    "error": args.get("error") or None,
-                    "replaces": active["id"] if active else None,
-                    "restores": args.get("restores") or None,
-                    **_first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
-                    "content": of_this_run["content"],
-                    "content_before": active["content"] if active else None,
-                    "left": {} if is_in_force else args.get("left") or {},
-                },
-            )
+        is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
+        if is_another or releases[-1]["outcome"] == STOPPED:
+            again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
+            left = {} if is_in_force else args.get("left")
+            recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})
         shutil.rmtree(self._lock)
         return {"recorded": recorded, "changed": recorded is not None, "verdict": args["verdict"]}
 
@@ -188,7 +185,9 @@ class ActionModule(ActionBase):
     def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
         """Remove the lock; answers `lock`, what it said. Refuses while its owner's process lives on this host.
 
-        That one of another host is over, only the person who unlocks can know.
+        That one of another host is over, only the person who unlocks can know. What it had begun stays known:
+        `recorded` is the ledger's entry of it, None where it had not come so far that there is something to know, and
+        `goes_back` says whether a rollback goes back from there to the release in force.
         """
         journal = self._journal()
         if not self._lock.exists():
@@ -199,9 +198,14 @@ class ActionModule(ActionBase):
                 "verdict": LOCKED,
                 "msg": self._describe_lock() + f"\nIts process {journal['pid']} is alive: end it first.",
             }
+        recorded = None
         if not self._play_context.check_mode:
+            if journal is not None and journal["steps"] and (of_this_run := _of(journal))["content"]:
+                error = f"it stopped in its step '{journal['steps'][-1]['step']}'"
+                recorded = self._record(journal, of_this_run, {"outcome": STOPPED, "error": error})
             shutil.rmtree(self._lock)
-        return {"lock": journal or {}, "changed": True}
+        goes_back = recorded is not None and _rolls_back(journal or {}) and _is_half_done(self._releases(), None)
+        return {"lock": journal or {}, "recorded": recorded, "goes_back": goes_back, "changed": True}
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -210,7 +214,8 @@ class ActionModule(ActionBase):
         return self._state / "lock"
 
     def _describe_lock(self) -> str:
-        return describe_lock(self._journal(), self._lock)
+        active = _active(self._releases())
+        return describe_lock(self._journal(), self._lock, active["id"] if active else "")
 
     def _refusal(self, action: str) -> dict[str, Any]:
         """Answer what an action that may not have the lock is told; nothing if it may."""
@@ -231,6 +236,30 @@ class ActionModule(ActionBase):
 
     def _write_journal(self, journal: dict[str, Any]) -> None:
         self._write(self._lock / "journal.json", journal)
+
+    def _record(self, journal: dict[str, Any], of_this_run: dict[str, Any], said: dict[str, Any]) -> str:
+        """Write the ledger's entry of a run: its content and record, and what is said of its end; return its id."""
+        releases = self._releases()
+        active = _active(releases)
+        recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
+        self._write(
+            self._state / "ledger" / f"{recorded}.json",
+            {
+                "id": recorded,
+                **{key: journal[key] for key in ("action", "owner", "host", "since", "steps", "took_over")},
+                "until": _now(),
+                "git": journal.get("git") or _git_state(Path.cwd()),
+                "outcome": said["outcome"],
+                "error": said.get("error") or None,
+                "replaces": active["id"] if active else None,
+                "restores": said.get("restores") or None,
+                **_first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
+                "content": of_this_run["content"],
+                "content_before": active["content"] if active else None,
+                "left": said.get("left") or {},
+            },
+        )
+        return recorded
 
     def _releases(self) -> list[dict[str, Any]]:
         entries = [json.loads(path.read_text()) for path in (self._state / "ledger").glob("r*.json")]
@@ -262,8 +291,44 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
-    """Return who holds the lock, where the run stopped if it is over, and what to do."""
+def runs_of(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return all runs that may have changed something, oldest first, those that were killed among them.
+
+    Each has `id` (of its ledger's entry, if it has one of its own), `outcome`, `content`, `backup` and `schema_before`.
+    """
+    runs = []
+    for run in [*releases, *([left] if left else [])]:
+        for one in [*(run.get("took_over") or []), run]:
+            told = {**_of(one)["record"], **one}
+            runs.append(
+                {
+                    "id": one.get("id") or "",
+                    "outcome": one.get("outcome") or STOPPED,
+                    "content": _of(one)["content"],
+                    "backup": told.get("backup"),
+                    "schema_before": told.get("schema_before"),
+                }
+            )
+    return [run for run in runs if run["content"]]
+
+
+def _of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was to bring about, and its record: from before its way back, which makes others of both."""
+    attempted: dict[str, Any] = run.get("attempted") or {}
+    return attempted or {"content": run.get("content") or {}, "record": run.get("record") or {}}
+
+
+def _is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> bool:
+    """Return whether the last run was a deployment, or took one over, that neither ended nor was taken back."""
+    last = left or (releases[-1] if releases and releases[-1]["outcome"] == STOPPED else None)
+    return last is not None and any(run["action"] in DEPLOYING for run in [*(last.get("took_over") or []), last])
+
+
+def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str) -> str:
+    """Return who holds the lock, where the run stopped if it is over, and what to do.
+
+    `in_force` is the id of the release that can be gone back to; empty where there is none.
+    """
     if journal is None:
         return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
     who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
@@ -271,16 +336,18 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path) -> str:
         if _is_of_this_host(journal):
             return f"Locked: {who}. Wait for its end."
         return f"Locked: {who}. Wait for its end; if that host is gone: ./deploy.sh ENVIRONMENT unlock"
-    return f"Locked: {_describe_end(journal)}"
+    return f"Locked: {_describe_end(journal, in_force)}"
 
 
-def _describe_end(journal: dict[str, Any]) -> str:
-    """Return where a run stopped that is over without having ended, and which command mends that."""
+def _describe_end(journal: dict[str, Any], in_force: str) -> str:
+    """Return where a run stopped that is over without having ended, and which commands mend that."""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
     again = f"{journal['action']} {journal.get('operand', '')}".strip()
     command = again if journal["action"] in ("rollback", "fleet", "destroy") else "deploy"
     stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
-    mends = f"`./deploy.sh ENVIRONMENT {command}` mends that; `unlock` only removes the lock."
+    goes_back = command == "deploy" and in_force and _rolls_back(journal)
+    back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
+    mends = f"`./deploy.sh ENVIRONMENT {command}` mends that{back}; `unlock` only removes the lock."
     return f"{stopped.format(**journal, step=step)} {mends}"
 
 
@@ -288,7 +355,17 @@ def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
     """Return whether an action mends, or takes away, what a run left that is certainly over."""
     if journal is None or _is_alive(journal):
         return False
-    return action in ("deploy", "update", "destroy") or action == journal["action"] in ("rollback", "fleet")
+    if action == "rollback":
+        return _rolls_back(journal)
+    return action in (*DEPLOYING, "destroy") or action == journal["action"] == "fleet"
+
+
+def _rolls_back(run: dict[str, Any]) -> bool:
+    """Return whether a rollback goes back from what a run, and those that it took over, had begun.
+
+    Not from a rotation: the database may have the new passwords already, and a rollback gives it none.
+    """
+    return {one["action"] for one in [*(run.get("took_over") or []), run]} <= {*DEPLOYING, "rollback"}
 
 
 def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
