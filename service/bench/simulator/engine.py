@@ -20,15 +20,16 @@ class Phase(Enum):
 
 
 class Job:
-    """A prompt at an engine. `read` and `write` are the seconds of work left, were it alone."""
+    """A prompt at an engine. `read` and `write` are the seconds of work left, were it alone; `load` those it loaded."""
 
-    __slots__ = ("ask", "ended", "first", "first_token", "phase", "read", "write")
+    __slots__ = ("ask", "ended", "first", "first_token", "load", "phase", "read", "write")
 
     def __init__(self, ask: Ask, *, first_token: Callable[[], None], ended: Callable[[], None]) -> None:
         self.ask = ask
         self.first_token = first_token
         self.ended = ended
         self.first = False
+        self.load = 0.0
         self.phase = Phase.READING
         self.read = 0.0
         self.write = 0.0
@@ -204,6 +205,7 @@ class SimulatedEngine:
         for job in self.jobs:
             if job.phase is Phase.LOADING and job.ask.model == model:
                 job.phase = Phase.READING
+                job.load = self.machine.speeds[model].size / LOAD_BYTES_A_SECOND
         self._load_next()
         self._plan()
 

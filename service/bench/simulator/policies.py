@@ -1,11 +1,16 @@
 """The policies that are compared. Each says in which order the doors of a route are tried, and at which to wait."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import msgspec
 
+from athena.router.board import RESIDENCE
+from athena.router.call import Call
 from athena.router.gate import Gate
+from athena.router.gates import Gates
+from athena.router.judge import Judge
 from athena.router.judging.choosing import Candidate, choose
 from athena.router.judging.estimates import (
     UNKNOWN,
@@ -18,20 +23,22 @@ from athena.router.judging.estimates import (
     saw_reply,
     seconds_a_token,
 )
-from athena.router.judging.prefixes import Prefixes, digests
+from athena.router.judging.warmth import Residence
 from athena.router.policy import concurrency
+from athena.router.residence import LOOK_SECONDS
 from athena.router.routes import Door, Route
+from athena.router.seen import TOKENS
+from athena.router.types import BackendType, Operation, Request
 from bench.simulator.engine import DONE, Phase, SimulatedEngine, rates
 from bench.simulator.places import Place
 from bench.simulator.traces import Ask
-
-TOKENS = 128.0  # of a reply, until some were seen
 
 
 class Known(msgspec.Struct, frozen=True):
     """What a policy may look at; only the oracle looks into the engines."""
 
     engines: Mapping[str, SimulatedEngine]
+    gates: Gates
     clock: Callable[[], float]
     random: Random
 
@@ -56,8 +63,11 @@ class Policy:
     def first_token(self, door: Door, ask: Ask, seconds: float) -> None:
         """Take note of a first token, so long after the prompt was sent to the engine."""
 
-    def ended(self, door: Door, ask: Ask, seconds: float) -> None:
-        """Take note of the end of a reply, so long after its first token."""
+    def ended(self, door: Door, ask: Ask, seconds: float, load: float) -> None:
+        """Take note of the end of a reply, so long after its first token; its model was loaded for `load` seconds."""
+
+    def failed(self, door: Door, ask: Ask) -> None:
+        """Take note that an engine did not give a reply."""
 
 
 class RoundRobin(Policy):
@@ -187,7 +197,7 @@ class Measured(Policy):
 
     def sent(self, door: Door, ask: Ask) -> None:
         """Remember what the engine had to do besides."""
-        self._sent[door.gate, ask.number] = (self._size(door, ask), door.gate.in_use - 1)
+        self._sent[door.gate, ask.number] = (len(ask.body), door.gate.in_use - 1)
 
     def first_token(self, door: Door, ask: Ask, seconds: float) -> None:
         """Take note of it."""
@@ -197,7 +207,7 @@ class Measured(Policy):
             speeds, size=size, others=others, seconds=seconds, now=self.known.clock()
         )
 
-    def ended(self, door: Door, ask: Ask, seconds: float) -> None:
+    def ended(self, door: Door, ask: Ask, seconds: float, load: float) -> None:
         """Take note of it."""
         now = self.known.clock()
         _, others = self._sent.pop((door.gate, ask.number))
@@ -206,14 +216,8 @@ class Measured(Policy):
         place = (ask.model, bucket(len(ask.body)))
         self._replies[place] = after(self._replies.get(place, Mean()), ask.reply_tokens, now)
 
-    def _size(self, door: Door, ask: Ask) -> int:  # another policy looks at the door
-        return len(ask.body)
-
-    def _load(self, door: Door, ask: Ask) -> float:  # as above
-        return 0.0
-
     def _candidate(self, door: Door, ask: Ask) -> Candidate:
-        gate, size = door.gate, self._size(door, ask)
+        gate, size = door.gate, len(ask.body)
         speeds = self._speeds.get(gate, UNKNOWN)
         others = min(gate.in_use, gate.limit - 1)
         wait = 0.0 if gate.in_use < gate.limit else gate.expected_wait(gate.queued + 1)
@@ -222,35 +226,71 @@ class Measured(Policy):
             usable=gate.usable(self.known.clock()),
             busy=(gate.in_use + gate.queued) / gate.limit,
             wait=wait,
-            load=self._load(door, ask),
             first=first_token(speeds, size=size, others=others),
             token=seconds_a_token(speeds, others=others),
-            warm_bytes=len(ask.body) - size,
         )
 
 
-class Warm(Measured):
-    """The same, with what is known of loaded models (`/api/ps`) and of prefixes that a host has read."""
+class Warm(Policy):
+    """The router's own judge, which knows of loaded models and of prefixes that a host has read as well."""
 
     def __init__(self, known: Known) -> None:
         super().__init__(known)
-        self._prefixes = Prefixes()
+        self._judge = Judge(known.random, auto=True, hosts=True)
+        self._calls: dict[int, Call] = {}
+        self._sent: dict[
+            tuple[Gate, int], tuple[int, int]
+        ] = {}  # a flight's unread bytes and how many others there were
+        self._first: dict[tuple[Gate, int], float] = {}
+        self._looked_at = -math.inf
+
+    def order(self, route: Route, ask: Ask) -> list[Door]:
+        """Return the order of the judge, who may know a little late what is loaded."""
+        now = self.known.clock()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._look()
+        call = self._calls[ask.number] = Call.of(Request(operation=Operation.CHAT, model=ask.model, stream=True))
+        call.body = ask.body
+        return self._judge.order(route.order(self.known.random), call)
+
+    def split(self, doors: Sequence[Door]) -> tuple[Sequence[Door], Sequence[Door]]:
+        """Return all: the router itself knows which of them belong together."""
+        return doors, ()
 
     def sent(self, door: Door, ask: Ask) -> None:
-        """Remember who reads the prompt."""
-        super().sent(door, ask)
-        self._prefixes.remember(_place(door), digests(ask.body))
+        """Remember what the engine has to read, and to do besides."""
+        unread = self._judge.sent(door, self._calls[ask.number])
+        self._sent[door.gate, ask.number] = (unread, door.gate.in_use - 1)
 
-    def _size(self, door: Door, ask: Ask) -> int:
-        kept = self.known.engines[door.gate.endpoint_url].machine.prompt_cache
-        return len(ask.body) - self._prefixes.warm_bytes(_place(door), digests(ask.body), kept=kept)
+    def first_token(self, door: Door, ask: Ask, seconds: float) -> None:
+        """Take note of it."""
+        self._first[door.gate, ask.number] = seconds
 
-    def _load(self, door: Door, ask: Ask) -> float:
-        return self.known.engines[door.gate.endpoint_url].load_seconds(ask.model)
+    def ended(self, door: Door, ask: Ask, seconds: float, load: float) -> None:
+        """Let the judge learn."""
+        unread, others = self._sent.pop((door.gate, ask.number))
+        self._judge.learn(
+            door,
+            self._calls.pop(ask.number),
+            unread=unread,
+            others=others,
+            first=self._first.pop((door.gate, ask.number)),
+            tokens=ask.reply_tokens,
+            writing=seconds,
+            load=load,
+            now=self.known.clock(),
+        )
 
+    def failed(self, door: Door, ask: Ask) -> None:
+        """Let the judge leave the engine alone for a while."""
+        self._judge.avoid(door, self.known.clock())
 
-def _place(door: Door) -> str:
-    return f"{door.gate.endpoint_url} {door.gate.model}"
+    def _look(self) -> None:
+        for gate in self.known.gates:
+            if gate.engine is BackendType.OLLAMA:
+                loaded = self.known.engines[gate.endpoint_url].has_loaded(gate.model)
+                gate.cells[RESIDENCE] = Residence.LOADED if loaded else Residence.AWAY
 
 
 def _busy(door: Door) -> float:

@@ -68,7 +68,7 @@ class Simulation:
         self._flights: dict[Gate, list[tuple[Job, Callable[[], None]]]] = {gate: [] for gate in self.gates}
         self._looking = False
         self._probed: set[Gate] = set()  # those that are out of the route
-        self._policy = make(Known(self.engines, self.timeline.clock, Random(seed)))  # noqa: S311 - as above
+        self._policy = make(Known(self.engines, self.gates, self.timeline.clock, Random(seed)))  # noqa: S311 - as above
 
     def run(self, asks: list[Ask]) -> list[Outcome]:
         """Return what becomes of the prompts of a trace."""
@@ -156,7 +156,7 @@ class Simulation:
             self._flights[gate].remove(flight)
             outcome.whole = self.timeline.now - outcome.asked_at
             since_first = self.timeline.now - (outcome.asked_at + (outcome.first or 0.0))
-            self._policy.ended(door, ask, since_first)
+            self._policy.ended(door, ask, since_first, job.load)
             gate.succeeded(self.timeline.now, begun)
 
         job = Job(ask, first_token=first_token, ended=ended)
@@ -165,6 +165,7 @@ class Simulation:
             engine.drop(job)
             self._flights[gate].remove(flight)
             gate.failed(self.timeline.now, begun)
+            self._policy.failed(door, ask)
             self._probe(gate, engine)
             if job.first:
                 outcome.refused = True  # too late for another one

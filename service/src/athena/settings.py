@@ -59,7 +59,8 @@ class RouterSettings(ClientSettings):
     given at once for a model whose backend does not say (its `OLLAMA_NUM_PARALLEL`); `router_state_file` keeps the last
     known configuration across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for
     a backend that is at work for others; `router_auto_policy` is how `auto` backends choose: MLX first, or whichever
-    engine is measured to be done sooner.
+    engine is measured to be done sooner; `router_host_policy` how one of several backends of a priority is chosen: by
+    weight, or the one that should be done first, its model and the prompt's beginning being there already or not.
     """
 
     ollama_url: Url = "http://localhost:11434"
@@ -67,6 +68,7 @@ class RouterSettings(ClientSettings):
     router_state_file: Path | None = None
     queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     router_auto_policy: Literal["mlx_first", "measured"] = "mlx_first"
+    router_host_policy: Literal["weighted", "warm"] = "weighted"
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 

@@ -41,13 +41,23 @@ class World:
         self.route = route_of(
             list(rows), model="m", ollama_url=OLLAMA, engines=ENGINES, gate=partial(self.gates.gate, known=True)
         )
-        self.judge = Judge(random)
+        self.judge = Judge(random, auto=True, hosts=False)
 
     def learn(self, engine: BackendType, *, size: int, first: float, rate: float) -> None:
         """Let the judge see ten replies of an engine."""
         door = next(door for door in self.route.doors if door.target.engine is engine)
         for _ in range(10):
-            self.judge.learn(door, call(size), others=0, first=first, tokens=100, writing=100 / rate, now=self.now)
+            asked = call(size)
+            self.judge.learn(
+                door,
+                asked,
+                unread=len(asked.body),
+                others=0,
+                first=first,
+                tokens=100,
+                writing=100 / rate,
+                now=self.now,
+            )
 
     def order(self, size: int = 100) -> list[BackendType]:
         """Return the engines in order for a prompt of such a size."""
@@ -111,16 +121,16 @@ def test_priorities_and_other_backends_stay_as_they_are() -> None:
 def test_what_other_backends_do_is_not_kept() -> None:
     world = World(auto(1, backend_type=BackendType.OPENAI), auto(2, priority=1))
     door = world.route.doors[0]
-    world.judge.learn(door, call(), others=0, first=1.0, tokens=9, writing=1.0, now=1.0)
-    assert len(world.judge._speeds) == 0
+    world.judge.learn(door, call(), unread=1, others=0, first=1.0, tokens=9, writing=1.0, now=1.0)
+    assert world.judge.known == 0
 
 
 def test_of_a_reply_that_came_in_one_piece_the_whole_is_kept() -> None:
     world = World(auto())
     mlx, ollama = world.route.doors
     for _ in range(5):
-        world.judge.learn(mlx, call(), others=0, first=None, tokens=100, writing=3.0, now=world.now)
-        world.judge.learn(ollama, call(), others=0, first=None, tokens=100, writing=2.0, now=world.now)
+        world.judge.learn(mlx, call(), unread=100, others=0, first=None, tokens=100, writing=3.0, now=world.now)
+        world.judge.learn(ollama, call(), unread=100, others=0, first=None, tokens=100, writing=2.0, now=world.now)
     assert world.order()[0] is BackendType.OLLAMA
     told = why("m", world.route.doors, world.judge).choices[0]
     assert f"ollama at {OLLAMA} is expected to be done in" in told.because

@@ -43,7 +43,7 @@ class Books:
         judge: "Judge | None" = None,
     ) -> None:
         """`content` is there only where prompts and answers are to be logged, `traces` where requests are traced, and
-        `judge` where `auto` backends go by what was measured.
+        `judge` where some backends are chosen by what was seen.
         """
         self.judge = judge
         self.content = content
@@ -69,6 +69,7 @@ class Attempt:
         "_first_token",
         "_others",
         "_over",
+        "_unread",
         "_whole",
         "begun",
         "door",
@@ -104,6 +105,7 @@ class Attempt:
         self._whole = whole
         self._over = False
         self._others = door.gate.in_use - 1
+        self._unread = books.judge.sent(door, call) if books.judge is not None else 0
         door.gate.flights.add(self)
 
     @property
@@ -167,7 +169,17 @@ class Attempt:
         first = self._first_token - self.begun if self._first_token is not None else None
         if first is None and usage is not None and usage.completion_seconds is not None:
             first = max(self.seconds - writing, 0.0)
-        judge.learn(self.door, self._call, others=self._others, first=first, tokens=tokens, writing=writing, now=now)
+        judge.learn(
+            self.door,
+            self._call,
+            unread=self._unread,
+            others=self._others,
+            first=first,
+            tokens=tokens,
+            writing=writing,
+            load=(usage.load_seconds or 0.0) if usage is not None else 0.0,
+            now=now,
+        )
 
     def _avoid(self, now: float) -> None:
         if self._books.judge is not None:

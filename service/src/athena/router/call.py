@@ -19,13 +19,14 @@ class Call:
     `caller` is the name of the caller's API key, or its address, empty where it is not known; `priority` is 0 (high),
     1 (normal) or 2 (low); `request_id` is what its log lines are found by, and
     what the engine is told; empty for a call of the library outside of a request. `span` is there where the
-    process traces.
+    process traces. `beginnings` are the digests of its body's, once a judge has wanted them.
     """
 
     caller: str = ""
     priority: int = 1
     span: "Span | None" = None
     request_id: str = ""
+    beginnings: tuple[tuple[int, bytes], ...] | None = None
 
     def __init__(self, dialect: Dialect, operation: Operation, body: bytes) -> None:
         """Look at the bytes only as far as routing needs; raises RequestRejectedError if they are no request at all."""

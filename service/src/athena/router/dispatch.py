@@ -50,7 +50,7 @@ class Dispatcher:
         random: Random,
         judge: Judge | None = None,
     ) -> None:
-        """`judge` is there only where `auto` backends are to go by what was measured."""
+        """`judge` is there only where some backends are to be chosen by what was seen."""
         self._configuration = configuration
         self._upstream = upstream
         self._engines = engines
@@ -76,9 +76,7 @@ class Dispatcher:
         if self._books.content is not None:
             tell_prompt(self._books.content, call)
         route = self._routes.get(call.model) or await self._route(call.model)
-        remaining = [route.only] if route.only is not None else route.order(self._random)
-        if self._judge is not None:
-            remaining = self._judge.order(remaining, call)
+        remaining = [route.only] if route.only is not None else self._order(route, call)
         failures: list[Failure] = []
         remaining = fitting(call, remaining, failures)
         while remaining:
@@ -137,6 +135,10 @@ class Dispatcher:
         if backends and self._configuration.snapshot is snapshot:
             self._routes[model] = route
         return route
+
+    def _order(self, route: Route, call: Call) -> list[Door]:
+        doors = route.order(self._random)
+        return doors if self._judge is None else self._judge.order(doors, call)
 
     # Coming to a slot
 

@@ -1,39 +1,24 @@
-"""Remembers what was seen of the engines of `auto` backends, and puts them in order by it; only where it is wanted.
+"""Puts the engines of a route in order by what was seen of them, where that is wanted.
 
-What is decided, and by what, is in `athena.router.judging`; here it is kept, for one event loop.
+What is decided, and by what, is in `athena.router.judging`; what was seen is kept in `athena.router.seen`.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from random import Random
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 from athena.router.breaker import State
-from athena.router.call import Call
-from athena.router.gate import Gate
-from athena.router.judging.choosing import Candidate, Choice, choose, describe
-from athena.router.judging.estimates import (
-    BUCKETS,
-    UNKNOWN,
-    Mean,
-    Speeds,
-    after,
-    bucket,
-    first_token,
-    saw_first_token,
-    saw_reply,
-    seconds_a_token,
-)
+from athena.router.judging.choosing import Choice, choose, describe
+from athena.router.judging.estimates import BUCKETS, bucket
 from athena.router.needing import described
 from athena.router.routes import Door
+from athena.router.seen import Asked, Beginnings, Seen, beginnings_of, name
 from athena.router.types import BackendType
 
 MLX_FIRST, MEASURED = "mlx_first", "measured"
-TOKENS = 128.0  # of a reply, until some were seen
-_SMALLEST_PART = 0.05  # of a reply that reading takes at least
-AVOIDED_SECONDS = 60.0  # after a reply that did not come, an engine is first only where the other one is out of use
+WEIGHTED, WARM = "weighted", "warm"
 
 
 class Sized(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,116 +31,180 @@ class Sized(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """What GET /athena/why answers: the policy in force for a model, and what it comes to."""
+    """What GET /athena/why answers: the policies in force for a model, and what they come to."""
 
     model: str
     policy: str
     choices: tuple[Sized, ...]
 
 
+class _Prompt(msgspec.Struct, frozen=True):
+    """What a choice is made for. `tells` is told of each choice and of the place that it is remembered by."""
+
+    model: str
+    size: int
+    beginnings: Beginnings
+    draw: Callable[[], float]
+    tells: Callable[[tuple[str, int, str], Choice], None]
+
+
 class Judge:
-    """Orders the two engines of an `auto` backend by what was measured. Each worker process learns for itself."""
+    """Orders the two engines of an `auto` backend, the backends of one priority, or both, by what was seen.
 
-    def __init__(self, random: Random) -> None:
+    Each worker process learns for itself. Backends of weight 0 keep their place at the end.
+    """
+
+    def __init__(self, random: Random, *, auto: bool, hosts: bool) -> None:
         self._random = random
-        self._speeds: WeakKeyDictionary[Gate, Speeds] = WeakKeyDictionary()
-        self._replies: dict[tuple[str, int], Mean] = {}
-        self._last: dict[tuple[str, int], str] = {}
-        self._avoided: WeakKeyDictionary[Gate, float] = WeakKeyDictionary()  # until when
+        self._auto = auto
+        self._hosts = hosts
+        self._seen = Seen()
+        self._last: dict[tuple[str, int, str], str] = {}
 
-    def order(self, doors: list[Door], call: Call) -> list[Door]:
-        """Return a route's doors with the two of each `auto` backend in the order of their choice."""
-        for place in range(1, len(doors)):
-            mlx, ollama = doors[place - 1], doors[place]
-            if _belong_together(mlx, ollama):
-                pair = (mlx, ollama)
-                where = (call.model, bucket(len(call.body)))
-                choice = self._choose(pair, where, len(call.body), chance=self._random.random())
-                self._last[where] = _name(pair[choice.order[0]])
-                doors[place - 1 : place + 1] = _arranged(pair, choice)
-        return doors
+    @property
+    def known(self) -> int:
+        """How many engines something was seen of."""
+        return len(self._seen)
+
+    def order(self, doors: list[Door], asked: Asked) -> list[Door]:
+        """Return a route's doors in the order of their choice."""
+        if not any(self._judges(door) for door in doors):
+            return doors
+
+        def remember(where: tuple[str, int, str], choice: Choice) -> None:
+            self._last[where] = choice.judged[choice.order[0]].candidate.name
+
+        prompt = _Prompt(asked.model, len(asked.body), beginnings_of(asked), self._random.random, remember)
+        return self._arranged(doors, prompt)
+
+    def sent(self, door: Door, asked: Asked) -> int:
+        """Take note that an engine is asked, and return how many bytes of the prompt it has not read before."""
+        return self._seen.sent(door, asked) if self._judges(door) else len(asked.body)
 
     def learn(
-        self, door: Door, call: Call, *, others: int, first: float | None, tokens: int, writing: float, now: float
+        self,
+        door: Door,
+        asked: Asked,
+        *,
+        unread: int,
+        others: int,
+        first: float | None,
+        tokens: int,
+        writing: float,
+        load: float = 0.0,
+        now: float,
     ) -> None:
-        """Take note of a whole reply, with how many other requests the engine had when it was asked.
+        """Take note of a whole reply to a prompt of which so many bytes were `unread`.
 
-        `first` are the seconds until the first token, None where nobody saw it; `tokens` were written in `writing`
+        `others` is how many other requests the engine had when it was asked. `first` are the seconds until the first
+        token, those of a `load` of the model included, None where nobody saw it; `tokens` were written in `writing`
         seconds, or read and written in so many where nobody saw the first one.
         """
-        if door.target.backend.backend_type is not BackendType.AUTO:
-            return
-        gate, size = door.gate, len(call.body)
-        self._avoided.pop(gate, None)
-        speeds = self._speeds.get(gate, UNKNOWN)
-        if first is None:
-            # All of it before the first token, but for what writing is known to take: the whole is right then.
-            pace = seconds_a_token(speeds, others=others)
-            first = max(writing - (pace.value * tokens if pace is not None else 0.0), writing * _SMALLEST_PART)
-        else:
-            speeds = saw_reply(speeds, others=others, tokens=tokens, seconds=writing, now=now)
-        self._speeds[gate] = saw_first_token(speeds, size=size, others=others, seconds=first, now=now)
-        where = (call.model, bucket(size))
-        self._replies[where] = after(self._replies.get(where, Mean()), tokens, now)
+        if self._judges(door):
+            self._seen.learn(
+                door,
+                asked,
+                unread=unread,
+                others=others,
+                first=first,
+                tokens=tokens,
+                writing=writing,
+                load=load,
+                now=now,
+            )
 
     def avoid(self, door: Door, now: float) -> None:
         """Take note that an engine did not give a reply, though it may be in the route: it lacks the model, perhaps."""
-        self._avoided[door.gate] = now + AVOIDED_SECONDS
+        if self._judges(door):
+            self._seen.avoid(door, now)
 
-    def why(self, model: str, doors: Sequence[Door]) -> tuple[Sized, ...]:
-        """Return how prompts of each length would go just now; nothing is changed by asking."""
-        pair = next((two for two in pairwise(doors) if _belong_together(*two)), None)
-        if pair is None:
-            return ()
-        now = pair[0].gate.now()
+    def why(self, model: str, doors: Sequence[Door]) -> Why | None:
+        """Return how prompts of each length would go just now, None where there is nothing to choose.
+
+        Nothing is changed by asking. Of prefixes nothing is said: they are those of a prompt.
+        """
+        policies = dict.fromkeys(
+            (WARM if door.rivals and self._hosts else MEASURED) for door in doors if self._judges(door)
+        )
+        if not policies:
+            return None
         found = []
         for number, size in enumerate((*BUCKETS, 2 * BUCKETS[-1])):
-            choice = self._choose(pair, (model, number), size, chance=1.0)
+            told: list[Choice] = []
+            prompt = _Prompt(model, size, (), lambda: 1.0, lambda _, choice, told=told: told.append(choice))  # type: ignore[misc] # its own default
+            order = self._arranged(list(doors), prompt)
+            now = doors[0].gate.now()
+            judged = {one.candidate.name: describe(one, now) for choice in told for one in choice.judged}
             found.append(
                 Sized(
                     up_to_bytes=size if number < len(BUCKETS) else None,
-                    order=tuple(_name(pair[place]) for place in choice.order),
-                    because=choice.because,
-                    figures=tuple(describe(one, now) for one in choice.judged),
+                    order=tuple(name(door) for door in order),
+                    because="; ".join(choice.because for choice in reversed(told)),
+                    figures=tuple(judged.get(name(door)) or _state(door) for door in doors),
                 )
             )
-        return tuple(found)
+        return Why(model=model, policy=" and ".join(policies), choices=tuple(found))
 
-    def _choose(self, pair: Sequence[Door], where: tuple[str, int], size: int, *, chance: float) -> Choice:
-        reply = self._replies.get(where)
-        return choose(
-            [self._candidate(door, size) for door in pair],
-            tokens=reply.value if reply is not None else TOKENS,
+    def _judges(self, door: Door) -> bool:
+        if self._hosts and door.rivals:
+            return True
+        return self._auto and door.target.backend.backend_type is BackendType.AUTO
+
+    def _arranged(self, doors: Sequence[Door], prompt: _Prompt) -> list[Door]:
+        """Return the doors with the two of each `auto` backend in order, and then the backends of each priority."""
+        backends: list[list[Door]] = []
+        for door in doors:
+            if backends and _belong_together(backends[-1][0], door):
+                backends[-1].append(door)
+            else:
+                backends.append([door])
+        if self._auto:
+            backends = [self._pair(two, prompt) if len(two) > 1 else two for two in backends]
+        if self._hosts:
+            ordered: list[list[Door]] = []
+            for rivals, group in groupby(backends, lambda backend: (backend[0].group, backend[0].rivals)):
+                equals = list(group)
+                ordered += self._equals(equals, prompt, rivals[0]) if rivals[1] and len(equals) > 1 else equals
+            backends = ordered
+        return [door for backend in backends for door in backend]
+
+    def _pair(self, pair: Sequence[Door], prompt: _Prompt) -> list[Door]:
+        """Return the two in order; a request waits at the second one at once only if it is as good as the first."""
+        choice = self._choose(pair, prompt, pair[0].target.backend.endpoint_url)
+        first, second = (pair[place] for place in choice.order)
+        if first is pair[0] and choice.together == 1:
+            return [first, second]
+        return [first.aside(fallback=False), second.aside(fallback=choice.together == 1)]
+
+    def _equals(self, backends: Sequence[list[Door]], prompt: _Prompt, group: int) -> list[list[Door]]:
+        """Return those of a priority in order; a request waits at once at all that are as good as the first."""
+        choice = self._choose([backend[0] for backend in backends], prompt, str(group))
+        ordered = [backends[place] for place in choice.order]
+        others = [[door.aside(fallback=True) for door in backend] for backend in ordered[choice.together :]]
+        return [*ordered[: choice.together], *others]
+
+    def _choose(self, doors: Sequence[Door], prompt: _Prompt, among: str) -> Choice:
+        where = (prompt.model, bucket(prompt.size), among)
+        choice = choose(
+            [self._seen.candidate(door, prompt.size, prompt.beginnings) for door in doors],
+            tokens=self._seen.tokens(prompt.model, prompt.size),
             last=self._last.get(where),
-            now=pair[0].gate.now(),
-            chance=chance,
+            now=doors[0].gate.now(),
+            chance=prompt.draw(),
         )
-
-    def _candidate(self, door: Door, size: int) -> Candidate:
-        gate = door.gate
-        now = gate.now()
-        speeds = self._speeds.get(gate, UNKNOWN)
-        in_use, waiting = gate.slot.total_in_use(), gate.slot.total_waiting()
-        others = min(in_use, gate.limit - 1)
-        return Candidate(
-            name=_name(door),
-            usable=gate.usable(now) and self._avoided.get(gate, now) <= now,
-            busy=(in_use + waiting) / gate.limit,
-            wait=gate.expected_wait(gate.queued + 1) if in_use >= gate.limit else 0.0,
-            first=first_token(speeds, size=size, others=others),
-            token=seconds_a_token(speeds, others=others),
-        )
+        prompt.tells(where, choice)
+        return choice
 
 
 def why(model: str, doors: Sequence[Door], judge: Judge | None) -> Why:
     """Return what is to be told of a model's route."""
-    choices = judge.why(model, doors) if judge is not None else ()
-    if choices:
-        return Why(model=model, policy=MEASURED, choices=choices)
+    judged = judge.why(model, doors) if judge is not None else None
+    if judged is not None:
+        return judged
     said = "the route's own order: by priority, then by weight, MLX before the default Ollama of an auto backend"
     plain = Sized(
         up_to_bytes=None,
-        order=tuple(_name(door) for door in doors),
+        order=tuple(name(door) for door in doors),
         because=said,
         figures=tuple(_state(door) for door in doors),
     )
@@ -167,22 +216,6 @@ def _belong_together(one: Door, other: Door) -> bool:
     return other.fallback and one.target.backend is other.target.backend
 
 
-def _arranged(pair: Sequence[Door], choice: Choice) -> list[Door]:
-    """Return the two in order; at the second one a request waits from the start only if it is as good as the first."""
-    first, second = (pair[place] for place in choice.order)
-    if first is pair[0] and choice.together == 1:
-        return [first, second]
-    return [_copy(first, fallback=False), _copy(second, fallback=choice.together == 1)]
-
-
-def _copy(door: Door, *, fallback: bool) -> Door:
-    return Door(door.target, door.engine, door.gate, group=door.group, fallback=fallback)
-
-
-def _name(door: Door) -> str:
-    return f"{door.target.engine} at {door.target.endpoint_url}"
-
-
 def _state(door: Door) -> str:
     gate, breaker = door.gate, door.gate.breaker
     out = f"out of the route ({breaker.reason.name.lower()})" if breaker.state is not State.CLOSED else "in the route"
@@ -190,4 +223,4 @@ def _state(door: Door) -> str:
     usual = gate.usual_seconds()
     lately = "" if usual is None else f", a whole reply takes {usual:.1f} s lately"
     abilities = described(door)
-    return f"{_name(door)}: {out}, {busy}{lately}{'; ' if abilities else ''}{abilities}"
+    return f"{name(door)}: {out}, {busy}{lately}{'; ' if abilities else ''}{abilities}"

@@ -16,8 +16,9 @@ from athena.router.types import Backend, BackendType, Target
 class Door:
     """One engine of a route, with its gate and its limits. `group` counts priorities; `fallback` is auto's Ollama.
 
-    `said` is what its backend's row says that its model can do, `can` and `cannot` are the same as bits.
-    `whole_seconds` bound a reply that is no stream, `first_token_seconds` the wait for a stream's first token.
+    `rivals` says that its priority has other backends with a share. `said` is what its backend's row says that its model
+    can do, `can` and `cannot` are the same as bits. `whole_seconds` bound a reply that is no stream,
+    `first_token_seconds` the wait for a stream's first token.
     """
 
     __slots__ = (
@@ -28,13 +29,14 @@ class Door:
         "first_token_seconds",
         "gate",
         "group",
+        "rivals",
         "said",
         "stall_seconds",
         "target",
         "whole_seconds",
     )
 
-    def __init__(self, target: Target, engine: Engine, gate: Gate, *, group: int, fallback: bool) -> None:
+    def __init__(self, target: Target, engine: Engine, gate: Gate, *, group: int, fallback: bool, rivals: bool) -> None:
         backend = target.backend
         timeout = float(backend.timeout_seconds)
         self.target = target
@@ -42,6 +44,7 @@ class Door:
         self.gate = gate
         self.group = group
         self.fallback = fallback
+        self.rivals = rivals
         # What an `auto` backend says of itself is meant for its MLX.
         own = backend.backend_type is not BackendType.AUTO or target.engine is BackendType.MLX
         self.said = from_configuration(backend.capabilities if own else None)
@@ -49,6 +52,14 @@ class Door:
         self.whole_seconds = timeout
         self.first_token_seconds = _seconds(backend.first_token_seconds, timeout)
         self.stall_seconds = _seconds(backend.stall_seconds, timeout)
+
+    def aside(self, *, fallback: bool) -> "Door":
+        """Return this door for one request that waits here only when it comes to it, or together with others."""
+        other = Door.__new__(Door)
+        for name in Door.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.fallback = fallback
+        return other
 
 
 Group: TypeAlias = Sequence[tuple[int, Sequence[Door]]]
@@ -98,7 +109,14 @@ def route_of(
                 (
                     weight,
                     [
-                        Door(target, engines[target.engine], gate(target), group=number, fallback=position > 0)
+                        Door(
+                            target,
+                            engines[target.engine],
+                            gate(target),
+                            group=number,
+                            fallback=position > 0,
+                            rivals=weight > 0 and sum(other > 0 for other, _ in group) > 1,
+                        )
                         for position, target in enumerate(expanded)
                     ],
                 )

@@ -12,10 +12,11 @@ from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.gates import Gates
-from athena.router.judge import MEASURED, Judge
+from athena.router.judge import MEASURED, WARM, Judge
 from athena.router.periods import Periods
 from athena.router.probes import Prober
 from athena.router.probing import Asker
+from athena.router.residence import Residents
 from athena.router.scouting import Scout
 from athena.router.snapshot import Configuration
 from athena.router.source import AdminSource, Source
@@ -80,7 +81,7 @@ class RouterServices:
         )
         self.metrics.watch_backends(self.gates.readings)
         self.metrics.watch_configuration(lambda: (self.configuration.snapshot.version, self.configuration.reachable))
-        judge = Judge(random) if settings.router_auto_policy == MEASURED else None
+        judge = _judge(settings, random)
         self.dispatcher = Dispatcher(
             configuration=self.configuration,
             upstream=self.upstream,
@@ -95,12 +96,12 @@ class RouterServices:
         )
         await self._stack.enter_async_context(self.gates)
         if self._periods is not None:
-            await self._watch(self._periods, random)
+            await self._watch(self._periods, random, judges=judge is not None)
         await self._stack.enter_async_context(self.figures)
         await self._stack.enter_async_context(self.configuration)
         return self
 
-    async def _watch(self, periods: Periods, random: Random) -> None:
+    async def _watch(self, periods: Periods, random: Random, *, judges: bool) -> None:
         upstream = UpstreamClient(connect_seconds=periods.check_within)
         self._stack.push_async_callback(upstream.aclose)
         asker = Asker(upstream, check_seconds=periods.check_within, generate_seconds=periods.generate_within)
@@ -115,6 +116,13 @@ class RouterServices:
             )
             await self._stack.enter_async_context(prober)
             await self._stack.enter_async_context(Scout(self.gates, upstream, periods, random=random))
+            if judges:
+                await self._stack.enter_async_context(Residents(self.gates, asker))
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+
+def _judge(settings: RouterSettings, random: Random) -> Judge | None:
+    auto, hosts = settings.router_auto_policy == MEASURED, settings.router_host_policy == WARM
+    return Judge(random, auto=auto, hosts=hosts) if auto or hosts else None

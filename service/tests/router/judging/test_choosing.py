@@ -10,6 +10,7 @@ from athena.router.judging.choosing import (
     AS_GOOD,
     EXPLORED,
     HYSTERESIS,
+    LOAD_COUNTS,
     STALE_SECONDS,
     WORTH_EXPLORING,
     Candidate,
@@ -182,4 +183,24 @@ def test_the_figures_are_told_in_words() -> None:
     assert describe(judged, NOW) == (
         "mlx at http://mac1:8080: 6.8 s (first token in 0.25 s, 50.0 tokens/s, a slot in 1.5 s, "
         "its model loaded in 3.0 s, has served 2048 bytes of it before; 12 seen, the last 40 s ago)"
+    )
+
+
+def test_a_load_is_worth_a_wait_that_is_longer_than_the_load_itself() -> None:
+    def first(wait: float) -> str:
+        found = choose(
+            [target("warm", 1.0, wait=wait), target("cold", 1.0, load=5.0)], tokens=0.0, last=None, now=NOW, chance=1.0
+        )
+        return found.judged[found.order[0]].candidate.name
+
+    assert first(5.0 * LOAD_COUNTS - 0.1) == "warm"
+    assert first(5.0 * LOAD_COUNTS + 0.1) == "cold"
+
+
+def test_whoever_would_be_sooner_but_for_what_the_load_costs_others_is_named() -> None:
+    found = choose(
+        [target("warm", 1.0, wait=8.0), target("cold", 1.0, load=5.0)], tokens=0.0, last=None, now=NOW, chance=1.0
+    )
+    assert found.because == (
+        "warm is expected to be done in 9.0 s; cold in 6.0 s, but would have to load the model for it"
     )

@@ -17,6 +17,9 @@ HYSTERESIS = 0.15
 AS_GOOD = 1.2
 """Times as long as the best may a target take that is as good as it: whichever has a slot first gets the prompt."""
 
+LOAD_COUNTS = 4.0
+"""Times its own seconds a load of the model counts: it pushes out another one, which others then have to load again."""
+
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a target for one prompt.
@@ -38,10 +41,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate and what is expected of it: the seconds until the end of the reply; None where nothing was seen."""
+    """A candidate and what is expected of it: the seconds until the end of the reply; None where nothing was seen.
+
+    `cost` is what is compared: the same, with what a load of the model costs the others.
+    """
 
     candidate: Candidate
     seconds: float | None
+    cost: float | None
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,26 +67,26 @@ def choose(candidates: Sequence[Candidate], *, tokens: float, last: str | None, 
 
     `last` is the name of the one that was chosen before; `chance` a number from 0 to 1 drawn for this prompt.
     """
-    judged = tuple(Judged(candidate=one, seconds=expected(one, tokens)) for one in candidates)
+    judged = tuple(_judged(one, tokens) for one in candidates)
     usable = [place for place, one in enumerate(candidates) if one.usable]
     unusable = [place for place, one in enumerate(candidates) if not one.usable]
     if not usable:
         return Choice(order=tuple(unusable), together=1, because="none is in use", judged=judged)
-    known = [seconds for place in usable if (seconds := judged[place].seconds) is not None]
+    known = [cost for place in usable if (cost := judged[place].cost) is not None]
     if not known:
         # Nothing is known: the route's own order, but not all to the first while it has its hands full.
-        usable.sort(key=lambda place: (int(candidates[place].busy), place))
+        usable.sort(key=lambda place: (int(candidates[place].busy), candidates[place].load, place))
         return _of(
             usable, unusable, judged, 1, f"nothing is known yet; {candidates[usable[0]].name} has the least to do"
         )
     best = min(known)
 
     def key(place: int) -> float:
-        one, seconds = candidates[place], judged[place].seconds
-        if seconds is None:
-            # Better than the best until it is known, for one prompt at a time for each of its slots.
-            return best * (0.99 * (1.0 - HYSTERESIS) + one.busy)
-        return seconds * (1.0 - HYSTERESIS) if one.name == last else seconds
+        one, cost = candidates[place], judged[place].cost
+        if cost is None:
+            # Better than the best until it is known, for one prompt at a time for each of its slots; but for a load.
+            return best * (0.99 * (1.0 - HYSTERESIS) + one.busy) + one.load
+        return cost * (1.0 - HYSTERESIS) if one.name == last else cost
 
     usable.sort(key=key)
     first = usable[0]
@@ -98,6 +105,12 @@ def expected(candidate: Candidate, tokens: float) -> float | None:
         return None
     writing = candidate.token.value * tokens if candidate.token is not None else 0.0
     return candidate.wait + candidate.load + candidate.first.value + writing
+
+
+def _judged(candidate: Candidate, tokens: float) -> Judged:
+    seconds = expected(candidate, tokens)
+    cost = seconds + (LOAD_COUNTS - 1.0) * candidate.load if seconds is not None else None
+    return Judged(candidate=candidate, seconds=seconds, cost=cost)
 
 
 def describe(one: Judged, now: float) -> str:
@@ -130,13 +143,13 @@ def _to_explore(
     candidates: Sequence[Candidate], judged: Sequence[Judged], usable: Sequence[int], now: float
 ) -> int | None:
     """Return the target with the oldest figures, if they are old, it is idle, and not thought to be much too slow."""
-    best = judged[usable[0]].seconds
+    best = judged[usable[0]].cost
     found = None
     for place in usable[1:]:
-        first, seconds = candidates[place].first, judged[place].seconds
-        if first is None or seconds is None or candidates[place].busy > 0 or now - first.at < STALE_SECONDS:
+        first, cost = candidates[place].first, judged[place].cost
+        if first is None or cost is None or candidates[place].busy > 0 or now - first.at < STALE_SECONDS:
             continue
-        if best is not None and seconds > best * WORTH_EXPLORING:
+        if best is not None and cost > best * WORTH_EXPLORING:
             continue
         if found is None or first.at < found[0]:
             found = (first.at, place)
@@ -154,6 +167,8 @@ def _reason(judged: Sequence[Judged], usable: Sequence[int], last: str | None) -
     said = f"{name} is expected to be done in {first.seconds:.1f} s"
     if second.seconds is None:
         return f"{said}; nothing is known of {second.candidate.name}"
+    if second.seconds < first.seconds and second.candidate.load > first.candidate.load:
+        return f"{said}; {second.candidate.name} in {second.seconds:.1f} s, but would have to load the model for it"
     if name == last and second.seconds < first.seconds:
         return f"{said}; {second.candidate.name} in {second.seconds:.1f} s, which is too little a gain to change"
     return f"{said}, {second.candidate.name} in {second.seconds:.1f} s"

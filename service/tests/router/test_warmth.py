@@ -1,0 +1,213 @@
+"""Several hosts for one model: the one that has it in memory, and has read the conversation, is asked first."""
+
+import json
+from functools import partial
+from random import Random
+
+from athena.router.board import LOAD_SECONDS, RESIDENCE, SERVICE_SECONDS, Board
+from athena.router.breaker import Reason
+from athena.router.call import Call
+from athena.router.engines import ENGINES
+from athena.router.gates import Gates
+from athena.router.judge import WARM, WEIGHTED, Judge, why
+from athena.router.judging.warmth import Residence
+from athena.router.periods import Periods
+from athena.router.probing import Asker
+from athena.router.residence import Residents
+from athena.router.routes import Door, first_group, route_of
+from athena.router.services import RouterServices
+from athena.router.types import Backend, BackendType, Dialect, Operation
+from athena.router.upstream import UpstreamClient
+from athena.settings import RouterSettings
+from tests.router.conftest import Bench
+from tests.router.registry import row
+from tests.router.standin import Asked, serve, until
+from tests.router.test_dispatch import relayed
+
+OLLAMA = "http://ollama.example.internal:11434"
+
+
+def call(*turns: str) -> Call:
+    """Return a conversation."""
+    messages = [{"role": "user", "content": turn} for turn in turns]
+    body = {"model": "m", "stream": True, "messages": messages}
+    return Call(Dialect.OLLAMA, Operation.CHAT, json.dumps(body).encode())
+
+
+class Hosts:
+    """A route of Ollamas with gates whose clock a test sets, and a judge that has seen each of them reply."""
+
+    def __init__(self, *weights: int, slots: int = 1) -> None:
+        self.now = 1000.0
+        random = Random(1)  # noqa: S311 - repeatable, nothing secret
+        self.gates = Gates(Board(), queue_seconds=30, random=random, clock=lambda: self.now)
+        rows = [
+            Backend(
+                model_name="m",
+                id=number,
+                backend_type=BackendType.OLLAMA,
+                endpoint_url=f"http://host{number}.example.internal",
+                weight=weight,
+                max_concurrency=slots,
+            )
+            for number, weight in enumerate(weights, 1)
+        ]
+        gate = partial(self.gates.gate, known=True)
+        self.route = route_of(rows, model="m", ollama_url=OLLAMA, engines=ENGINES, gate=gate)
+        self.judge = Judge(random, auto=False, hosts=True)
+        for door in self.route.doors:
+            self.learn(door)
+
+    def learn(self, door: Door, asked: Call | None = None, *, first: float = 1.0, load: float = 0.0) -> None:
+        """Let the judge see four replies: of so many seconds to the first token of 10 KB, at 10 tokens a second."""
+        for _ in range(4):
+            self.judge.learn(
+                door,
+                asked or call("x" * 10_000),
+                unread=10_000,
+                others=0,
+                first=first,
+                tokens=10,
+                writing=1.0,
+                load=load,
+                now=self.now,
+            )
+
+    def first(self, asked: Call) -> int | None:
+        """Return the backend that is asked first."""
+        return self.doors(asked)[0].target.backend.id
+
+    def doors(self, asked: Call) -> list[Door]:
+        """Return the doors in order."""
+        return self.judge.order(self.route.order(Random(3)), asked)  # noqa: S311 - as above
+
+    def __getitem__(self, number: int) -> Door:
+        return next(door for door in self.route.doors if door.target.backend.id == number)
+
+
+LONG = "tell me more of it, please. " * 400
+
+
+def test_the_host_that_has_the_model_in_memory_is_first() -> None:
+    hosts = Hosts(1, 1, 1)
+    for door in hosts.route.doors:
+        door.gate.cells[RESIDENCE] = Residence.AWAY
+    hosts[2].gate.cells[RESIDENCE] = Residence.LOADED
+    assert {hosts.first(call("hello")) for _ in range(20)} == {2}
+
+
+def test_the_host_that_served_the_conversation_is_first_until_its_queue_is_the_longer_wait() -> None:
+    hosts = Hosts(1, 1)
+    for number in (1, 2):
+        hosts.judge.sent(hosts[number], call(f"something else, {number}" * 900))
+    earlier = call(LONG)
+    hosts.judge.sent(hosts[2], earlier)
+    again = call(LONG, "an answer", "and then?")
+    assert {hosts.first(again) for _ in range(20)} == {2}
+    gate = hosts[2].gate
+    assert gate.try_enter()
+    gate.cells[SERVICE_SECONDS] = 30.0
+    assert hosts.first(again) == 1
+
+
+def test_what_a_host_had_read_went_with_its_model() -> None:
+    hosts = Hosts(1, 1)
+    hosts.judge.sent(hosts[2], call(LONG))
+    hosts[2].gate.cells[RESIDENCE] = Residence.AWAY
+    assert hosts.first(call(LONG, "an answer", "and then?")) == 1
+
+
+def test_an_ollama_keeps_one_prompt_for_each_slot() -> None:
+    hosts = Hosts(1, 1)
+    hosts.judge.sent(hosts[2], call(LONG))
+    assert hosts.judge.sent(hosts[2], call("another one " * 900)) > 10_000
+    assert hosts.judge.sent(hosts[2], call(LONG)) > 10_000, "the other one has pushed it out"
+    assert hosts.judge.sent(hosts[2], call(LONG, "more")) < 6_000
+
+
+def test_a_host_without_a_share_and_one_that_is_out_of_the_route_are_never_first() -> None:
+    hosts = Hosts(1, 0, 1)
+    hosts[1].gate.open(hosts.now, Reason.HUNG)
+    for number in (1, 3):
+        hosts[number].gate.cells[RESIDENCE] = Residence.AWAY
+    assert [door.target.backend.id for door in hosts.doors(call("hello"))] == [3, 1, 2]
+
+
+def test_a_request_waits_only_where_it_is_as_good_to_wait() -> None:
+    hosts = Hosts(1, 1, 1)
+    hosts[3].gate.cells[RESIDENCE] = Residence.AWAY
+    for number in (1, 2):
+        assert hosts[number].gate.try_enter()
+        hosts[number].gate.cells[SERVICE_SECONDS] = 2.0
+    assert {door.target.backend.id for door in first_group(hosts.doors(call("hello")))} == {1, 2}
+
+
+def test_loads_are_learned_from_what_ollama_says_of_them_and_no_part_of_reading() -> None:
+    hosts = Hosts(1, 1)
+    hosts.learn(hosts[1], first=9.0, load=8.0)
+    cells = hosts[1].gate.cells
+    assert cells[LOAD_SECONDS] == 8.0
+    assert cells[RESIDENCE] == Residence.LOADED
+    told = why("m", hosts.route.doors, hosts.judge)
+    assert told.policy == WARM
+    assert "first token in 0.50 s" in told.choices[0].figures[0]
+    cells[RESIDENCE] = Residence.AWAY
+    assert "its model loaded in 8.0 s" in why("m", hosts.route.doors, hosts.judge).choices[0].figures[0]
+
+
+def listing(*models: str) -> object:
+    """Return how an Ollama behaves that has these models in memory."""
+
+    async def behave(asked: Asked) -> None:
+        if asked.path == "/api/ps":
+            await asked.answer(200, json.dumps({"models": [{"name": name} for name in models]}).encode())
+        elif asked.path == "/api/version":
+            await asked.answer(200, b"{}")
+        else:
+            await serve(asked)
+
+    return behave
+
+
+async def test_what_is_loaded_is_asked_beside_the_requests(bench: Bench) -> None:
+    one, other = await bench.engine(listing("m:latest")), await bench.engine(listing("n:latest"))  # type: ignore[arg-type] # a behaviour
+    silent = await bench.engine(missing_list)
+    gates = Gates(Board(), queue_seconds=30, random=Random(1))  # noqa: S311 - repeatable, nothing secret
+    rows = [row(number, engine.url) for number, engine in enumerate((one, other, silent), 1)]
+    route = route_of(rows, model="m", ollama_url=OLLAMA, engines=ENGINES, gate=partial(gates.gate, known=True))
+    client = UpstreamClient()
+    try:
+        async with Residents(gates, Asker(client, check_seconds=1.0, generate_seconds=1.0), look_every=0.02):
+            await until(lambda: all(len(engine.asked) > 1 for engine in (one, other, silent)))
+    finally:
+        await client.aclose()
+    found = {door.target.backend.id: Residence(int(door.gate.cells[RESIDENCE])) for door in route.doors}
+    assert found == {1: Residence.LOADED, 2: Residence.AWAY, 3: Residence.UNKNOWN}
+
+
+async def missing_list(asked: Asked) -> None:
+    """Behave as a server that knows nothing of loaded models."""
+    await asked.answer(404, b"")
+
+
+async def test_a_router_sends_prompts_where_the_model_is_loaded_if_that_is_wanted(bench: Bench) -> None:
+    cold, warm = await bench.engine(listing()), await bench.engine(listing("m:latest"))  # type: ignore[arg-type] # a behaviour
+    bench.registry.rows = [row(1, cold.url), row(2, warm.url)]
+    settings = await bench.settings()
+    settings = RouterSettings.model_validate(settings.model_dump() | {"router_host_policy": WARM})
+    async with RouterServices(settings, periods=Periods()) as services:
+        await until(lambda: services.configuration.snapshot.complete)
+        services.dispatcher.follow()
+        gates = list(services.gates)
+        await until(lambda: all(gate.cells[RESIDENCE] for gate in gates), seconds=10.0)
+        for _ in range(12):
+            reply = await services.dispatcher.open(call("hello"))
+            assert reply.target.backend.id == 2
+            await relayed(reply)
+        told = await services.dispatcher.why("m")
+        assert told.policy == WARM
+        assert warm.url in told.choices[0].order[0]
+
+
+def test_the_default_is_by_weight() -> None:
+    assert RouterSettings().router_host_policy == WEIGHTED
