@@ -38,11 +38,13 @@ class AdminSettings(DatabaseSettings):
     """What the Admin API needs: the database and what its bearer tokens are checked against.
 
     `admin_api_token` is the one static token of an installation; `jwt_secret` signs the personal tokens that
-    `athena token` makes. At least one of the two is needed for anybody to get in.
+    `athena token` makes. At least one of the two is needed for anybody to get in. `proxy_url` is a proxy that is asked,
+    with `admin_api_token`, how it chooses (none: nobody is asked).
     """
 
     admin_api_token: Annotated[SecretStr, Field(min_length=16)] | None = None
     jwt_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    proxy_url: Url | None = None
 
 
 class ClientSettings(_Settings):

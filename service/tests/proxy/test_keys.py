@@ -14,7 +14,7 @@ from athena.proxy.app import create_app
 from athena.proxy.keys import Keys, KeysFileError, new_key, parse, read
 from athena.proxy.server.limits import Limits
 from athena.settings import ProxySettings
-from tests.proxy.conftest import Run, closed_port
+from tests.proxy.conftest import TOKEN, Run, closed_port
 from tests.proxy.engines import ollama_engine
 from tests.proxy.plain import Line
 from tests.support.prompt_server import serving_prompts
@@ -250,6 +250,7 @@ def guarded(file: Path, stack: ExitStack, stand_in: Run) -> str:
     settings = ProxySettings.model_validate(
         {
             "admin_api_url": f"http://127.0.0.1:{closed_port()}",
+            "admin_api_token": TOKEN,
             "ollama_url": stand_in(ollama_engine).url,
             "proxy_api_keys_file": file,
         }
@@ -291,6 +292,15 @@ def test_a_body_without_a_key_is_refused_before_it_has_come(guarded: str) -> Non
 def test_pages_that_watch_over_the_proxy_need_no_key(guarded: str) -> None:
     for path in ("/", "/health", "/livez", "/metrics", "/api/version", "/openapi.json"):
         assert httpx.get(guarded + path).status_code == 200
+
+
+def test_the_admin_api_asks_why_with_the_installation_s_token_which_opens_nothing_else(guarded: str) -> None:
+    why = f"{guarded}/athena/why?model=m"
+    assert httpx.get(why, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert httpx.get(why, headers={"x-api-key": ALICE}).status_code == 200
+    for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": TOKEN}):
+        assert httpx.get(why, headers=headers).status_code == 401
+    assert httpx.get(f"{guarded}/v1/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 401
 
 
 def test_without_the_setting_no_keys_are_asked_for() -> None:

@@ -11,9 +11,10 @@ import structlog
 from fastapi import FastAPI
 
 from athena import problems
-from athena.admin import endpoints, health, hosts, metrics
+from athena.admin import endpoints, health, hosts, metrics, why
 from athena.admin.changes import Changes
 from athena.admin.metrics import AdminMetrics
+from athena.admin.why import ProxyQuestion
 from athena.auth.bearer import Authenticator
 from athena.db import migrate
 from athena.db.session import Database
@@ -32,6 +33,8 @@ def create_app(settings: AdminSettings) -> FastAPI:
     url = settings.database_url.get_secret_value()
     database = Database(url, application_name="athena-admin")
     changes = Changes(url)
+    static_token = settings.admin_api_token.get_secret_value() if settings.admin_api_token else None
+    question = ProxyQuestion(settings.proxy_url, static_token)
     if settings.admin_api_token is None and settings.jwt_secret is None:
         log.warning("nobody_can_authenticate", reason="neither ADMIN_API_TOKEN nor JWT_SECRET is set")
 
@@ -46,6 +49,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
             listener.cancel()
             with suppress(asyncio.CancelledError):
                 await listener
+            await question.aclose()
             await database.close()
 
     app = FastAPI(
@@ -59,10 +63,11 @@ def create_app(settings: AdminSettings) -> FastAPI:
     )
     app.state.database = database
     app.state.changes = changes
+    app.state.proxy_question = question
     app.state.metrics = AdminMetrics(database)
     app.state.authenticator = Authenticator(
         database,
-        static_token=settings.admin_api_token.get_secret_value() if settings.admin_api_token else None,
+        static_token=static_token,
         jwt_secret=settings.jwt_secret.get_secret_value() if settings.jwt_secret else None,
     )
     app.state.schema_check = health.SchemaCheck(database, head=migrate.head(), known=migrate.revisions())
@@ -75,6 +80,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(endpoints.router)
+    app.include_router(why.router)
     app.include_router(hosts.router)
     return app
 

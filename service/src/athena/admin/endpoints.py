@@ -47,6 +47,7 @@ async def _transaction(database: Annotated[Database, Depends(_database)]) -> Asy
 
 # "function": the transaction is committed before the answer is sent, so that an answer is never taken back.
 Session = Annotated[AsyncSession, Depends(_transaction, scope="function")]
+Registry = Annotated[Database, Depends(_database)]
 Admin = Annotated[Identity, Depends(require(Scope.ADMIN))]
 Service = Annotated[Identity, Depends(require(Scope.SERVICE))]
 BackendId = Annotated[int, Path(ge=1, le=INTEGER_MAX)]
@@ -57,7 +58,7 @@ TOKEN = responses(401, 403)
 
 @router.get("/llm-backends", responses=TOKEN)
 async def list_backends(
-    database: Annotated[Database, Depends(_database)],
+    database: Registry,
     _: Service,
     query: Annotated[ListQuery, Query()],
     response: Response,
@@ -87,7 +88,7 @@ async def create_backend(session: Session, caller: Admin, new: BackendNew, respo
 
 @router.get("/llm-backends/changes")
 async def changes(
-    database: Annotated[Database, Depends(_database)],
+    database: Registry,
     news: Annotated[Changes, Depends(_changes)],
     query: Annotated[ChangesQuery, Query()],
 ) -> Version:

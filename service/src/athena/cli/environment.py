@@ -29,6 +29,7 @@ EXPECTED = {
     "config_cache_seconds": "a number of seconds above 0 and at most 3600",
     "queue_seconds": "a number of seconds above 0 and at most 3600",
     "router_auto_policy": "mlx_first or measured",
+    "proxy_url": "http:// or https:// and a host",
     "router_host_policy": "weighted or warm",
     "proxy_api_keys_file": "the path of a file of API keys",
     "proxy_workers": "a number of processes from 1 to 64",

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -186,11 +187,19 @@ class Proxy:
             return not_found(path)
         if method not in _READ:
             return method_not_allowed(path, method, _READ)
-        if path.startswith(("/v1/", "/api/", "/athena/")):
+        if path.startswith(("/v1/", "/api/", "/athena/")) and not (path == _WHY and self._has_token(exchange)):
             self._callers.identify(exchange)
         if path == _WHY:
             return await why(self._dispatcher, exchange.query)
         return await page() if page is not None else await self._models.show(path.removeprefix(_MODEL))
+
+    def _has_token(self, exchange: Exchange) -> bool:
+        """Whether the installation's token was sent: the Admin API asks with it, who has no key."""
+        token = self._settings.admin_api_token
+        if token is None:
+            return False
+        sent = exchange.header(b"authorization") or b""
+        return hmac.compare_digest(sent, b"Bearer " + token.get_secret_value().encode())
 
 
 def create_app(settings: ProxySettings, *, board: Board | None = None, shared: SharedMetrics | None = None) -> Proxy:

@@ -16,8 +16,8 @@ from athena.router.types import Backend, BackendType, Target
 class Door:
     """One engine of a route, with its gate and its limits. `group` counts priorities; `fallback` is auto's Ollama.
 
-    `rivals` says that its priority has other backends with a share. `said` is what its backend's row says that its model
-    can do, `can` and `cannot` are the same as bits. `whole_seconds` bound a reply that is no stream,
+    `rivals` says that its priority has other backends with a share. `said` is what its backend's row says that its
+    model can do, `can` and `cannot` are the same as bits. `whole_seconds` bound a reply that is no stream,
     `first_token_seconds` the wait for a stream's first token.
     """
 
