@@ -31,6 +31,7 @@ def backend(number: int, **more: object) -> Backend:
         "max_queue": None,
         "first_token_seconds": None,
         "stall_seconds": None,
+        "capabilities": None,
         "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-01T00:00:00Z",
         "avg_tokens_per_sec": None,
