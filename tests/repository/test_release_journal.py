@@ -14,12 +14,18 @@ Operation = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operation:
+def play_context() -> SimpleNamespace:
+    """What Ansible says of the play."""
+    return SimpleNamespace(check_mode=False)
+
+
+@pytest.fixture
+def do(tmp_path: Path, play_context: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Operation:
     """Operations on the ledger of a folder, in a checkout without git."""
     module = load("roles/release/action_plugins/release_journal.py")
     action = module.ActionModule.__new__(module.ActionModule)
     action._state = tmp_path / "state"
-    action._play_context = SimpleNamespace(check_mode=False)
+    action._play_context = play_context
     monkeypatch.chdir(tmp_path)
 
     def operation(name: str, **arguments: Any) -> dict[str, Any]:
@@ -280,3 +286,31 @@ def test_every_run_that_may_have_changed_something_is_known_with_what_it_was_to_
         ("r1", "failed, taken back", 2, {"id": "b2"}),
         ("", "stopped, not taken back", 3, {"id": "b3"}),
     ]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_run_that_another_overtook_while_it_was_looking_is_refused_and_may_look_again(
+    do: Operation, play_context: SimpleNamespace, tmp_path: Path, check_mode: bool
+) -> None:
+    first_look = do("read")["seen"]
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    play_context.check_mode = check_mode
+    refused = do("open", action="deploy", owner_pid=os.getpid(), seen=first_look)
+    assert (refused["failed"], refused["verdict"]) == (True, 5)
+    assert "the ledger ends with r1 now, the 'deploy' of " in refused["msg"]
+    assert not (tmp_path / "state" / "lock").exists()
+    assert not do("open", action="deploy", owner_pid=os.getpid(), seen=do("read")["seen"]).get("failed")
+
+
+def test_so_is_one_that_saw_no_lock_where_a_killed_run_has_left_one_since_or_saw_one_that_is_gone(
+    do: Operation, tmp_path: Path
+) -> None:
+    no_lock = do("read")["seen"]
+    opened(do)
+    killed(tmp_path)
+    lock = do("read")["seen"]
+    assert do("open", action="deploy", owner_pid=os.getpid(), seen=no_lock)["verdict"] == 5
+    do("unlock")
+    assert do("open", action="deploy", owner_pid=os.getpid(), seen=lock)["msg"].startswith("Another run was at work")
+    assert "failed" not in do("open", action="deploy", owner_pid=os.getpid(), seen=no_lock)

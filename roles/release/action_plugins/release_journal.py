@@ -61,7 +61,8 @@ class ActionModule(ActionBase):
 
         `lock` is the journal of a run that may be under way, `left` that of one that is over without having ended, and
         `lock_told` says for people which it is and what to do. `runs` has all that may have changed something, see
-        `runs_of`; `half_done` says that the last of them was a deployment that neither ended nor was taken back.
+        `runs_of`; `half_done` says that the last of them was a deployment that neither ended nor was taken back. `seen`
+        is for `open`, which lets nobody go on from what is not so any more.
         """
         journal, is_there = self._journal(), self._lock.exists()
         left = journal if journal is not None and not _is_alive(journal) else None
@@ -72,6 +73,7 @@ class ActionModule(ActionBase):
             "lock_told": self._describe_lock() if is_there else "",
             "runs": runs_of(releases, left),
             "half_done": _is_half_done(releases, left),
+            "seen": self._seen(),
         }
 
     def _op_refuse(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -89,15 +91,18 @@ class ActionModule(ActionBase):
     def _op_open(self, args: dict[str, Any]) -> dict[str, Any]:
         """Take the lock. From here on a run that ends without a word has failed and was not taken back.
 
+        What it decided until now, it decided by the ledger and the lock that it read; `seen` says which, and where they
+        are others by now, because another run came in between, it is refused and may look again.
+
         Answers `took_over`: the runs that were killed since the last one that ended, oldest first.
         """
         if self._play_context.check_mode:
-            return self._refusal(args["action"])
+            return self._refusal(args["action"]) or self._overtaken(args.get("seen"))
         # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
         self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
         (self._state / MARKER).touch()
         with self._alone():
-            if refusal := self._refusal(args["action"]):
+            if refusal := self._refusal(args["action"]) or self._overtaken(args.get("seen")):
                 return refusal
             left = self._journal()
             took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
@@ -222,6 +227,25 @@ class ActionModule(ActionBase):
         if not self._lock.exists() or _goes_on(action, self._journal()):
             return {}
         return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
+
+    def _seen(self) -> str:
+        """Return what stands for ledger and lock as they are: it is another one as soon as a run begins or ends."""
+        last = next(iter(self._releases()[-1:]), {"id": "nothing"})
+        journal = self._journal() or {"since": "nobody", "pid": 0}
+        return f"{last['id']} {journal['since']} {journal['pid']}" if self._lock.exists() else str(last["id"])
+
+    def _overtaken(self, seen: str | None) -> dict[str, Any]:
+        """Answer what a run is told whose look at ledger and lock is out of date; nothing if it is not."""
+        if seen is None or seen == self._seen():
+            return {}
+        last = next(iter(self._releases()[-1:]), None)
+        entry = (
+            "the ledger ends with {id} now, the '{action}' of {owner}@{host} until {until}"
+            if last
+            else "its lock is gone"
+        )
+        other = f"Another run was at work while this one was looking ({entry.format(**(last or {}))})."
+        return {"failed": True, "verdict": LOCKED, "msg": f"{other} Nothing was changed; run it again."}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
