@@ -97,6 +97,7 @@ def test_what_is_to_be_run_can_be_run() -> None:
     units = set(re.findall(r"(?:systemctl \w+|journalctl -u) ([a-z][\w-]+)", said))
     assert units == {
         "athena-backup",
+        "athena-certificates",
         "athena-log-collector",
         "athena-loki",
         "athena-ollama",

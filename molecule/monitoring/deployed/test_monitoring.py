@@ -54,6 +54,9 @@ def test_hosts_tell_of_themselves_and_of_their_units(host: Host) -> None:
 def test_the_database_tells_of_itself(host: Host) -> None:
     assert [value for _, value in asked(host, "pg_up")] == [1]
     assert [value > 0 for _, value in asked(host, 'pg_database_size_bytes{datname="athena"}')] == [True]
+    [(labels, end)] = asked(host, "athena_certificate_end_timestamp_seconds")
+    assert labels["certificate"] == "postgresql"
+    assert end > time.time() + 700 * 86400, "nearly as long as a new one lasts"
 
 
 def test_a_redis_with_a_password_tells_of_itself(host: Host) -> None:
