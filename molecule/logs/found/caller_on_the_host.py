@@ -52,9 +52,11 @@ class Caller:
         found = json.loads(text)["data"]["result"]
         return [(stream["stream"], *value[:2]) for stream in found for value in stream["values"]]
 
-    def found(self, query: str, enough: Callable[[list[Line]], bool] = bool) -> list[Line]:
-        """Return the lines as soon as they are enough; what there is, when they are not in time."""
-        until = time.monotonic() + FOUND_WITHIN_SECONDS
+    def found(
+        self, query: str, enough: Callable[[list[Line]], bool] = bool, within: float = FOUND_WITHIN_SECONDS
+    ) -> list[Line]:
+        """Return the lines as soon as they are enough; what there is, when they are not within those seconds."""
+        until = time.monotonic() + within
         while not enough(lines := self.lines(query)) and time.monotonic() < until:
             time.sleep(1)
         return lines

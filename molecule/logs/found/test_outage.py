@@ -1,4 +1,4 @@
-"""Loki is down for a while, and the collector is killed and started anew meanwhile: every line is there, and once."""
+"""Loki is down for ten minutes, the collector is killed and started anew meanwhile: every line is there, and once."""
 
 import time
 from collections import Counter
@@ -9,10 +9,10 @@ from caller_on_the_host import LOKI, Caller
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://linux"]
-# How long it is down here. What lets it be down for longer is in the configuration, which the last test reads.
-SECONDS_DOWN = 45
+SECONDS_DOWN = 600
 SECONDS_BETWEEN = 1.5
-TEN_MINUTES = 600
+# The collector tries again every half a minute, give or take a half of that, and each of its two senders by itself.
+SENT_WITHIN_SECONDS = 120.0
 # Measured in the queue of this scenario, for lines of 250 bytes with what is said of them; and what 500 requests write.
 BYTES_A_LINE = 400
 LINES_A_SECOND = 1000
@@ -29,32 +29,34 @@ def written(host: Host) -> Counter[str]:
     return Counter(host.check_output("grep -h outage- /var/lib/athena/logs/proxy.log").splitlines())
 
 
-def test_an_outage_of_loki_loses_no_line(caller: Caller, host: Host) -> None:
+@pytest.mark.timeout(SECONDS_DOWN + 600)
+def test_ten_minutes_without_loki_lose_no_line(caller: Caller, host: Host) -> None:
     host.check_output("systemctl stop athena-loki.service")
     down, asked = time.monotonic(), 0
-    restarts = iter([f"systemctl restart {COLLECTOR}", f"systemctl kill --signal KILL {COLLECTOR}"])
-    while time.monotonic() - down < SECONDS_DOWN:
+    accidents = [
+        (SECONDS_DOWN / 3, f"systemctl restart {COLLECTOR}"),
+        (SECONDS_DOWN * 2 / 3, f"systemctl kill --signal KILL {COLLECTOR}"),
+    ]
+    while (passed := time.monotonic() - down) < SECONDS_DOWN:
         assert caller.chat(f"outage-{asked}") == 200, "requests do not depend on Loki"
         asked += 1
-        if time.monotonic() - down > SECONDS_DOWN / 3 * (2 if asked > SECONDS_DOWN / 3 else 1):
-            command = next(restarts, None)
-            if command:
-                host.check_output(command)
+        if accidents and passed > accidents[0][0]:
+            host.check_output(accidents.pop(0)[1])
         time.sleep(SECONDS_BETWEEN)
+    assert not accidents, "the collector was restarted, and killed"
     host.check_output("systemctl start athena-loki.service")
-    assert next(restarts, None) is None, "the collector was restarted, and killed"
     expected = written(host)
     assert sum(expected.values()) == 2 * asked
 
     assert wait_until_ready(caller)
-    lines = caller.found('{app="proxy"} |= "outage-"', lambda lines: len(lines) >= len(expected))
+    lines = caller.found('{app="proxy"} |= "outage-"', lambda lines: len(lines) >= len(expected), SENT_WITHIN_SECONDS)
     assert Counter(text for _, _, text in lines) == expected
-    engine = caller.found('{app="engine"} |= "outage-"', lambda lines: len(lines) >= asked)
+    engine = caller.found('{app="engine"} |= "outage-"', lambda lines: len(lines) >= asked, SENT_WITHIN_SECONDS)
     assert len({labels["request_id"] for labels, *_ in engine}) == len(engine) == asked
 
 
 def wait_until_ready(caller: Caller) -> bool:
-    """Wait for Loki, which the collector tries again every half a minute at most."""
+    """Wait for Loki, which first reads what it had written down."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
@@ -66,13 +68,13 @@ def wait_until_ready(caller: Caller) -> bool:
     return False
 
 
-def test_it_may_be_down_for_ten_minutes_and_more(host: Host) -> None:
+def test_ten_minutes_of_a_busy_proxy_fit_into_the_queue(host: Host) -> None:
     config = yaml.safe_load(host.file("/opt/athena/log-collector/config.yaml").content_string)
     exporter = config["exporters"]["otlp_http/loki"]
     assert exporter["retry_on_failure"]["max_elapsed_time"] == 0, "it never gives a line up"
     queue = exporter["sending_queue"]
     assert (queue["storage"], queue["sizer"], queue["block_on_overflow"]) == ("file_storage", "bytes", True)
-    assert queue["queue_size"] > TEN_MINUTES * LINES_A_SECOND * BYTES_A_LINE, "ten minutes fit into it"
+    assert queue["queue_size"] > SECONDS_DOWN * LINES_A_SECOND * BYTES_A_LINE
     for receiver in config["receivers"].values():
         assert receiver["storage"] == "file_storage", "what is read is known after a restart"
         assert receiver["retry_on_failure"]["max_elapsed_time"] == 0, "beyond that, lines wait where they came from"
