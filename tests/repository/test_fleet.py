@@ -65,6 +65,10 @@ def test_what_can_be_is_taken() -> None:
             "there is no key 'parallel' for mlx; the count of requests at once is decode_conc",
         ),
         ([{**PHI, "port": 8080}], "there is no key 'port' for ollama"),
+        (
+            [{**PHI, "kv_bits": 8}],
+            "there is no key 'kv_bits' for ollama; that is OLLAMA_KV_CACHE_TYPE of ollama_settings",
+        ),
         ([{**LLAMA, "hosts": ["mac-3"]}], "hosts: there is no mac-3 in the group engines, but mac-1, mac-2"),
         ([{**LLAMA, "hosts": []}], "hosts must be a list of names"),
         ([{**LLAMA, "hosts": "mac-1"}], "hosts must be a list of names"),
@@ -152,8 +156,8 @@ def test_the_roles_of_a_host_are_told_what_they_take() -> None:
     assert told["ollama_models"] == [{"name": "phi3:mini", "digest": "4f2222927938", "preload": True}]
     assert ollama.model_problems(told["ollama_models"]) == []
     assert ollama.setting_problems(told["ollama_settings"]) == []
-    assert memory.problems(told["mac_host_models"]) == []
-    assert told["mac_host_models"][0]["parallel"] == 4
+    assert memory.problems(told["mac_host_models"], told["ollama_settings"]) == []
+    assert told["mac_host_models"][0]["decode_concurrency"] == 4
     assert told["mac_host_models"][1]["ollama_url"] == "http://127.0.0.1:11434"
     assert [engine["label"] for engine in told["agent_engines"]] == ["com.athena.mlx.llama", "com.athena.ollama"]
     assert of("mac-1", LLAMA, PHI)["ollama_models"] == []
@@ -166,7 +170,26 @@ def test_an_ollama_has_the_largest_count_and_context_for_all_its_models() -> Non
         "OLLAMA_NUM_PARALLEL": 5,
         "OLLAMA_CONTEXT_LENGTH": 2048,
     }
-    assert [(model["parallel"], model["context_tokens"]) for model in told["mac_host_models"]] == [(5, 2048)] * 2
+    counted = memory.ollama_of(told["ollama_settings"])
+    assert (counted.parallel, counted.context_tokens) == (5, 2048)
+
+
+def test_a_model_that_drafts_counts_once_for_each_server_that_has_it() -> None:
+    small = {"name": "small", "engine": "mlx", "source": {"random": True}, "weights_bytes": 10, "kv_bytes_per_token": 1}
+    drafted = {**LLAMA, "draft": "small"}
+    other = {key: value for key, value in drafted.items() if key != "prompt_cache_bytes"}
+    other |= {"name": "other", "port": 8081, "context_tokens": 1024}
+    counted = of("mac-1", drafted, other, small)["mac_host_models"]
+    assert memory.problems(counted, {}) == []
+    assert [(one["name"], one["context_tokens"], one.get("prompt_cache_bytes")) for one in counted] == [
+        ("llama", 512, 4096),
+        ("small for llama", 512, 0),
+        ("other", 1024, None),
+        ("small for other", 1024, None),
+    ]
+    assert {memory.at_once(one) for one in counted} == {(1, 0)}
+    served = of("mac-1", drafted, {**small, "port": 8082, "context_tokens": 256})["mac_host_models"]
+    assert [one["name"] for one in served] == ["llama", "small for llama", "small"]
 
 
 def test_the_weights_of_a_folder_on_the_host_are_read_there() -> None:
@@ -178,9 +201,9 @@ def test_the_weights_of_a_folder_on_the_host_are_read_there() -> None:
 
 def test_the_keys_are_those_that_the_roles_know() -> None:
     assert set(fleet.MLX) | {"name"} == mlx.KEYS
-    known = {*memory.NUMBERS, "name", "engine"}
-    assert set(fleet.FIGURES) <= known
-    assert known - set(fleet.FIGURES) == {"name", "engine", "parallel", "prompt_cache_size", "prompt_cache_bytes"}
+    assert set(fleet.FIGURES) == set(memory.NUMBERS["ollama"])
+    assert {*fleet.FIGURES, *fleet.COUNTED} == set(memory.NUMBERS["mlx"])
+    assert set(fleet.COUNTED) <= set(fleet.MLX)
 
 
 def test_the_fields_of_a_backend_are_those_of_the_admin_api() -> None:

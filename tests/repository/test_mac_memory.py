@@ -17,10 +17,12 @@ MODEL: dict[str, Any] = {
     **LLAMA_8B,
     "context_tokens": 8192,
 }
+MLX = {**MODEL, "engine": "mlx", "decode_concurrency": 1, "prompt_concurrency": 1, "prompt_cache_bytes": 0}
+SETTINGS = {"OLLAMA_CONTEXT_LENGTH": 4096}
 models = st.fixed_dictionaries(
     {
         "name": st.text("abc-", min_size=1, max_size=12),
-        "engine": st.sampled_from(["mlx", "ollama"]),
+        "engine": st.just("ollama"),
         "weights_bytes": st.integers(1, 200 * GIB),
         "layers": st.integers(1, 130),
         "kv_heads": st.integers(1, 64),
@@ -29,54 +31,98 @@ models = st.fixed_dictionaries(
     },
     optional={
         "value_dim": st.integers(1, 512),
-        "kv_bits": st.sampled_from([4, 8, 16]),
-        "parallel": st.integers(1, 64),
-        "prompt_cache_bytes": st.integers(0, 100 * GIB),
         "kv_bytes_per_token": st.integers(1, 1_000_000),
+    },
+)
+of_mlx = st.builds(
+    lambda model, told: {**model, **told, "engine": "mlx"},
+    models,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "decode_concurrency": st.integers(1, 64),
+            "prompt_concurrency": st.integers(1, 64),
+            "prompt_cache_size": st.integers(1, 20),
+            "prompt_cache_bytes": st.integers(0, 100 * GIB),
+        },
+    ),
+)
+anything = models | of_mlx
+settings = st.fixed_dictionaries(
+    {"OLLAMA_CONTEXT_LENGTH": st.integers(1, 300_000)},
+    optional={
+        "OLLAMA_NUM_PARALLEL": st.integers(0, 64) | st.sampled_from(["0", "4"]),
+        "OLLAMA_MAX_LOADED_MODELS": st.integers(0, 6),
+        "OLLAMA_KV_CACHE_TYPE": st.sampled_from(["f16", "q8_0", "q4_0"]),
     },
 )
 
 
-def needed(*declared: dict[str, Any], headroom: int = 0) -> int:
-    total: int = memory.needed_mib([memory.demand(model) for model in declared], headroom)
+def needed(*declared: dict[str, Any], headroom: int = 0, told: dict[str, Any] = SETTINGS) -> int:
+    ollama = memory.ollama_of(told)
+    total: int = memory.needed_mib([memory.demand(model, ollama) for model in declared], headroom, ollama)
     return total
 
 
-@given(st.lists(models, max_size=6), models, st.integers(0, 4096))
-def test_one_model_more_never_takes_less(others: list[dict[str, Any]], model: dict[str, Any], headroom: int) -> None:
-    assert needed(*others, model, headroom=headroom) > needed(*others, headroom=headroom)
+@given(st.lists(anything, max_size=6), anything, st.integers(0, 4096), settings)
+def test_one_model_more_never_takes_less(
+    others: list[dict[str, Any]], model: dict[str, Any], headroom: int, told: dict[str, Any]
+) -> None:
+    with_it, without = (needed(*some, headroom=headroom, told=told) for some in ([*others, model], others))
+    assert with_it > without if model["engine"] == "mlx" else with_it >= without
 
 
-@given(models, st.sampled_from(["weights_bytes", "context_tokens", "parallel"]), st.integers(1, 100_000))
-def test_more_of_anything_never_takes_less(model: dict[str, Any], field: str, more: int) -> None:
-    before = {"parallel": 1, **model}
+@given(anything, st.sampled_from(["weights_bytes", "context_tokens"]), st.integers(1, 100_000), settings)
+def test_more_of_anything_never_takes_less(model: dict[str, Any], field: str, more: int, told: dict[str, Any]) -> None:
+    assert needed({**model, field: model[field] + more}, told=told) >= needed(model, told=told)
+
+
+@given(of_mlx, st.sampled_from(memory.OF_MLX), st.integers(1, 100))
+def test_more_of_anything_of_mlx_never_takes_less(model: dict[str, Any], field: str, more: int) -> None:
+    before = {"decode_concurrency": 32, "prompt_concurrency": 8, "prompt_cache_size": 10, "prompt_cache_bytes": 0}
+    before |= model
     assert needed({**before, field: before[field] + more}) >= needed(before)
+
+
+@given(st.lists(models, min_size=1, max_size=6), st.sampled_from(memory.SETTINGS), st.integers(1, 100), settings)
+def test_more_of_any_setting_of_ollama_never_takes_less(
+    declared: list[dict[str, Any]], name: str, more: int, told: dict[str, Any]
+) -> None:
+    before = {**memory.ollama_of(told).__dict__}
+    had = {
+        "OLLAMA_NUM_PARALLEL": before["parallel"],
+        "OLLAMA_CONTEXT_LENGTH": before["context_tokens"],
+        "OLLAMA_MAX_LOADED_MODELS": before["loaded"],
+    }
+    assert needed(*declared, told={**had, name: had[name] + more}) >= needed(*declared, told=had)
 
 
 @given(models)
 def test_fewer_bits_never_take_more(model: dict[str, Any]) -> None:
-    shaped = {name: value for name, value in model.items() if name != "kv_bytes_per_token"}
-    four, eight, full = (memory.bytes_per_token({**shaped, "kv_bits": bits}) for bits in (4, 8, 16))
+    four, eight, full = (memory.bytes_per_token(model, bits) for bits in (4.5, 8.5, 16))
     assert four <= eight <= full
 
 
-@given(st.lists(models, min_size=1, max_size=6), st.integers(0, 4096), st.integers(1, 500_000))
-def test_the_table_adds_up(declared: list[dict[str, Any]], headroom: int, limit: int) -> None:
-    demands = [memory.demand(model) for model in declared]
-    rows = [line.split() for line in memory.table(demands, headroom, limit, "words").splitlines()[1:]]
-    of_models, kept, total, bound, left = rows[:-4], rows[-4], rows[-3], rows[-2], rows[-1]
+@given(st.lists(anything, min_size=1, max_size=6), st.integers(0, 4096), st.integers(1, 500_000), settings)
+def test_the_table_adds_up(declared: list[dict[str, Any]], headroom: int, limit: int, told: dict[str, Any]) -> None:
+    ollama = memory.ollama_of(told)
+    demands = [memory.demand(model, ollama) for model in declared]
+    lines = memory.table(demands, headroom, limit, "words", ollama).splitlines()[1:]
+    rows = [line.split() for line in lines]
+    of_models, kept, total, bound, left = rows[: len(declared)], rows[len(declared) : -3], rows[-3], rows[-2], rows[-1]
     # name, engine, weights, `B B x context x at once`, KV, prompt cache, all
     for row in of_models:
         assert int(row[2]) + int(row[-3]) + int(row[-2]) == int(row[-1])
-    assert sum(int(row[-1]) for row in [*of_models, kept]) == int(total[-1]) == needed(*declared, headroom=headroom)
+    in_all = needed(*declared, headroom=headroom, told=told)
+    assert sum(int(row[-1]) for row in [*of_models, *kept]) == int(total[-1]) == in_all
     assert int(bound[-1]) == limit
     is_too_much = left[0] == "too"
     assert int(left[-1]) == (int(total[-1]) - limit) * (1 if is_too_much else -1)
 
 
-@given(models)
-def test_what_is_declared_in_full_has_no_problems(model: dict[str, Any]) -> None:
-    assert memory.problems([model]) == []
+@given(anything, settings)
+def test_what_is_declared_in_full_has_no_problems(model: dict[str, Any], told: dict[str, Any]) -> None:
+    assert memory.problems([model], told) == []
 
 
 def test_a_model_whose_figures_are_known_takes_what_they_say() -> None:
@@ -84,25 +130,57 @@ def test_a_model_whose_figures_are_known_takes_what_they_say() -> None:
     assert memory.bytes_per_token(MODEL) == 128 * 1024
     assert needed(MODEL) == 5 * 1024 + 1024
     assert needed({**MODEL, "context_tokens": 8193}) == 5 * 1024 + 1024 + 32
-    assert needed({**MODEL, "parallel": 4}) == 5 * 1024 + 4 * 1024
+
+
+def test_what_ollama_is_told_counts_for_each_of_its_models() -> None:
+    four = {**SETTINGS, "OLLAMA_NUM_PARALLEL": 4}
+    assert needed(MODEL, told=four) == 5 * 1024 + 4 * 1024
+    assert needed(MODEL, {**MODEL, "name": "b"}, told=four) == 2 * needed(MODEL, told=four)
+    # A model that wants less gets the context of all.
+    assert needed({**MODEL, "context_tokens": 256}, told={"OLLAMA_CONTEXT_LENGTH": 32768}) == 5 * 1024 + 4 * 1024
+    assert needed(MODEL, told={**SETTINGS, "OLLAMA_KV_CACHE_TYPE": "q8_0"}) == 5 * 1024 + 1024 * 8.5 / 16
+    assert needed(MODEL, told={**SETTINGS, "OLLAMA_NUM_PARALLEL": "0"}) == needed(MODEL)
+
+
+def test_ollama_has_no_more_models_loaded_than_it_is_told() -> None:
+    large, small = {**MODEL, "weights_bytes": 40 * GIB}, {**MODEL, "weights_bytes": GIB}
+    one, two = ({**SETTINGS, "OLLAMA_MAX_LOADED_MODELS": count} for count in (1, 2))
+    assert needed(small, large, told=one) == needed(large)
+    assert needed(small, large, MODEL, told=two) == needed(large, MODEL)
+    # Three where nobody says it; a server of mlx never goes.
+    assert needed(large, MODEL, MODEL, small, {**MLX, "name": "b"}) == needed(large, MODEL, MODEL, MLX)
+    ollama = memory.ollama_of(one)
+    demands = [memory.demand(model, ollama) for model in (small, large)]
+    shown = memory.table(demands, 0, 100_000, "words", ollama)
+    [away] = [line for line in shown.splitlines() if line.startswith("not loaded ")]
+    assert "the 1 largest: OLLAMA_MAX_LOADED_MODELS" in away
+    assert away.endswith(" -2048")
 
 
 def test_what_mlx_does_where_nobody_says_otherwise_is_counted() -> None:
     mlx = {**MODEL, "engine": "mlx"}
-    assert needed(mlx) == 5 * 1024 + 32 * 1024 + 10 * 1024
-    assert needed({**mlx, "parallel": 4, "prompt_cache_bytes": 2 * GIB}) == 5 * 1024 + 4 * 1024 + 2 * 1024
-    assert needed({**mlx, "parallel": 4, "prompt_cache_bytes": 0}) == 5 * 1024 + 4 * 1024
-    twenty = needed({**mlx, "parallel": 4, "prompt_cache_size": 20})
-    assert twenty - needed({**mlx, "parallel": 4}) == needed({**mlx, "parallel": 14}) - needed({**mlx, "parallel": 4})
+    assert needed(mlx) == 5 * 1024 + (32 + 7) * 1024 + 10 * 1024
+    assert needed({**MLX, "decode_concurrency": 4, "prompt_cache_bytes": 2 * GIB}) == 5 * 1024 + 4 * 1024 + 2 * 1024
+    assert needed({**MLX, "decode_concurrency": 4}) == 5 * 1024 + 4 * 1024
+    unbounded = {key: value for key, value in MLX.items() if key != "prompt_cache_bytes"}
+    assert needed({**unbounded, "prompt_cache_size": 20}) - needed(unbounded) == 10 * 1024
+
+
+def test_a_server_of_mlx_generates_for_no_fewer_than_it_reads_prompts_of_and_reads_on_meanwhile() -> None:
+    of_eight = {key: value for key, value in MLX.items() if key != "prompt_concurrency"} | {"decode_concurrency": 2}
+    assert memory.at_once(of_eight) == (8, 7)
+    assert needed(of_eight) == 5 * 1024 + 15 * 1024
+    assert memory.at_once({**MLX, "decode_concurrency": 8, "prompt_concurrency": 4}) == (8, 3)
+    assert memory.demand(of_eight, memory.Ollama()).kv_words.endswith(" B x 8192 x (8 + 7)")
 
 
 def test_quantized_keys_and_values_carry_their_scales() -> None:
-    assert memory.bytes_per_token({**MODEL, "kv_bits": 8}) == 2 * 32 * 8 * 128 * 8.5 / 8
-    assert memory.bytes_per_token({**MODEL, "kv_bits": 4}) == 2 * 32 * 8 * 128 * 4.5 / 8
+    assert memory.bytes_per_token(MODEL, memory.CACHE_BITS["q8_0"]) == 2 * 32 * 8 * 128 * 8.5 / 8
+    assert memory.bytes_per_token(MODEL, memory.CACHE_BITS["q4_0"]) == 2 * 32 * 8 * 128 * 4.5 / 8
 
 
 def test_nothing_is_kept_free_where_there_is_no_model() -> None:
-    assert memory.needed_mib([], 2048) == 0
+    assert memory.needed_mib([], 2048, memory.Ollama()) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,8 +238,11 @@ def test_a_model_that_does_not_tell_its_shape_is_refused(read: Any) -> None:
         ({"engine": "vllm"}, "engine must be mlx or ollama; it is vllm"),
         ({"weights_bytes": None}, "weights_bytes is not set; or name its folder"),
         ({"weights_bytes": "5 GB"}, "weights_bytes must be a whole number of at least 1; it is '5 GB'"),
-        ({"parallel": 0}, "parallel must be a whole number of at least 1; it is 0"),
-        ({"prompt_cache_bytes": -1}, "prompt_cache_bytes must be a whole number of at least 0"),
+        (
+            {"parallel": 2},
+            "no field parallel for ollama; how many it has at once is OLLAMA_NUM_PARALLEL of mac_host_ollama_settings",
+        ),
+        ({"kv_bits": 8}, "no field kv_bits for ollama; that is OLLAMA_KV_CACHE_TYPE of mac_host_ollama_settings"),
         ({"kv_heads": None}, "set kv_bytes_per_token, or all of layers, kv_heads, head_dim; kv_heads not set"),
         ({"context_tokens": None}, "context_tokens is not set"),
         ({"contxt": 5}, "there is no field contxt"),
@@ -170,11 +251,43 @@ def test_a_model_that_does_not_tell_its_shape_is_refused(read: Any) -> None:
     ids=str,
 )
 def test_a_wrong_declaration_is_refused_with_the_field_and_the_remedy(change: dict[str, Any], words: str) -> None:
-    [problem] = memory.problems([{**MODEL, **change}])
+    [problem] = memory.problems([{**MODEL, **change}], SETTINGS)
     assert words in problem
     assert problem.startswith("mac_host_models: ")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"decode_concurrency": 0}, "decode_concurrency must be a whole number of at least 1; it is 0"),
+        ({"prompt_cache_bytes": -1}, "prompt_cache_bytes must be a whole number of at least 0"),
+        ({"parallel": 2}, "no field parallel for mlx; how many it has at once is decode_concurrency and prompt_conc"),
+    ],
+    ids=str,
+)
+def test_a_wrong_declaration_for_mlx_is_refused(change: dict[str, Any], words: str) -> None:
+    [problem] = memory.problems([{**MLX, **change}], {})
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "has no OLLAMA_CONTEXT_LENGTH, and by itself Ollama may take a context of 262144 tokens"),
+        ({"OLLAMA_CONTEXT_LENGTH": "0"}, "has no OLLAMA_CONTEXT_LENGTH"),
+        ({**SETTINGS, "OLLAMA_NUM_PARALLEL": "many"}, ": OLLAMA_NUM_PARALLEL must be a whole number; it is 'many'"),
+        ({**SETTINGS, "OLLAMA_NUM_PARALLEL": True}, ": OLLAMA_NUM_PARALLEL must be a whole number; it is True"),
+        ({**SETTINGS, "OLLAMA_MAX_LOADED_MODELS": -1}, ": OLLAMA_MAX_LOADED_MODELS must be a whole number; it is -1"),
+        ({**SETTINGS, "OLLAMA_KV_CACHE_TYPE": "q5"}, ": OLLAMA_KV_CACHE_TYPE must be one of f16, q8_0, q4_0; it is"),
+    ],
+    ids=str,
+)
+def test_settings_that_ollama_would_misread_are_refused(told: dict[str, Any], words: str) -> None:
+    [problem] = memory.problems([MODEL], told)
+    assert problem.startswith(f"mac_host_ollama_settings{words if words[0] == ':' else ' ' + words}")
+    assert memory.problems([MLX], told) == []  # of no Ollama
+
+
 def test_figures_that_are_read_need_not_be_declared() -> None:
     declared = {"name": "llama", "engine": "mlx", "folder": "/models/llama", "context_tokens": 8192}
-    assert memory.problems([declared]) == []
+    assert memory.problems([declared], {}) == []

@@ -9,16 +9,20 @@ Model = Mapping[str, Any]
 OLLAMA_PORT = 11434
 # What a declaration is made of. What mlx and ollama are told, and the figures of the admission, their roles judge.
 COMMON = ("name", "engine", "hosts", "backend", "agent")
-FIGURES = (
-    *("context_tokens", "weights_bytes", "kv_bytes_per_token", "layers", "kv_heads", "head_dim", "value_dim"),
-    "kv_bits",
-)
+FIGURES = ("context_tokens", "weights_bytes", "kv_bytes_per_token", "layers", "kv_heads", "head_dim", "value_dim")
+# What counts in the admission besides, of what a server of mlx is told.
+COUNTED = ("decode_concurrency", "prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes")
 MLX = (
     *("port", "source", "quantise", "sha256", "draft", "draft_tokens", "memory_bytes", "decode_concurrency"),
     *("prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes", "max_tokens"),
 )
 OLLAMA = ("digest", "insecure", "preload", "keep_alive")
 KEYS = {"mlx": (*COMMON, *FIGURES, *MLX), "ollama": (*COMMON, *FIGURES, *OLLAMA, "parallel")}
+# What is said elsewhere.
+INSTEAD = {
+    ("mlx", "parallel"): "; the count of requests at once is decode_concurrency",
+    ("ollama", "kv_bits"): "; that is OLLAMA_KV_CACHE_TYPE of ollama_settings",
+}
 TYPES = {"mlx": ("mlx", "auto"), "ollama": ("ollama",)}
 BACKEND = (
     *("model_name", "backend_type", "enabled", "max_tokens", "temperature_default", "timeout_seconds", "priority"),
@@ -67,10 +71,8 @@ def _faults(model: Model, hosts: Sequence[str]) -> Iterator[str]:
         yield f"engine must be mlx or ollama; it is {engine or 'not set'}"
         return
     for key in sorted(set(model) - set(KEYS[engine]), key=str):
-        instead = (
-            "; the count of requests at once is decode_concurrency" if (engine, key) == ("mlx", "parallel") else ""
-        )
-        yield f"there is no key '{key}' for {engine}{instead or ', but ' + ', '.join(KEYS[engine])}"
+        instead = INSTEAD.get((engine, key)) or ", but " + ", ".join(KEYS[engine])
+        yield f"there is no key '{key}' for {engine}{instead}"
     for key in ("backend", "agent"):
         if not isinstance(model.get(key, {}), dict):
             yield f"{key} must be a mapping"
@@ -214,7 +216,7 @@ def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], ml
             **({"OLLAMA_NUM_PARALLEL": shared["parallel"]} if "parallel" in shared else {}),
             **({"OLLAMA_CONTEXT_LENGTH": shared["context_tokens"]} if "context_tokens" in shared else {}),
         },
-        "mac_host_models": [*map(_needs_of_mlx, mlx), *(_needs_of_ollama(model, shared) for model in ollama)],
+        "mac_host_models": [*_needs_of_mlx(mlx), *map(_needs_of_ollama, ollama)],
         "agent_engines": [_watched_mlx(model, mlx_dir) for model in mlx if "port" in model] + _watched_ollama(ollama),
         "backends": _rows(found, addresses[host]),
         "asked": [
@@ -238,22 +240,38 @@ def _only(model: Model, keys: Sequence[str]) -> dict[str, Any]:
     return {key: model[key] for key in keys if key in model}
 
 
-def _needs_of_mlx(model: Model) -> dict[str, Any]:
-    needs = {
-        "name": model["name"],
-        "engine": "mlx",
-        **_only(model, (*FIGURES, "prompt_cache_size", "prompt_cache_bytes")),
-    }
-    if "decode_concurrency" in model:
-        needs["parallel"] = model["decode_concurrency"]
+def _needs_of_mlx(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """Return what each server holds: its model, and the one that drafts for it, with as long a context.
+
+    With a draft a server has one request at a time, and keeps prompts of both models together.
+    """
+    by_name = {model["name"]: model for model in models}
+    needs: list[dict[str, Any]] = []
+    for model in models:
+        if "port" not in model:
+            continue
+        if "draft" not in model:
+            needs.append(_held(model, model["name"], _only(model, COUNTED)))
+            continue
+        alone = {"decode_concurrency": 1, "prompt_concurrency": 1}
+        kept = _only(model, ("prompt_cache_size", "prompt_cache_bytes"))
+        needs.append(_held(model, model["name"], {**alone, **kept}))
+        context = _only(model, ("context_tokens",))
+        of_draft = {**alone, **context, **({"prompt_cache_bytes": 0} if "prompt_cache_bytes" in kept else kept)}
+        needs.append(_held(by_name[model["draft"]], f"{model['draft']} for {model['name']}", of_draft))
+    return needs
+
+
+def _held(model: Model, name: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    needs = {"name": name, "engine": "mlx", **_only(model, FIGURES), **more}
     source = model.get("source")
     if "weights_bytes" not in model and isinstance(source, dict) and "folder" in source:
         needs["folder"] = source["folder"]
     return needs
 
 
-def _needs_of_ollama(model: Model, shared: Mapping[str, int]) -> dict[str, Any]:
-    needs = {"name": model["name"], "engine": "ollama", **_only(model, FIGURES), **shared}
+def _needs_of_ollama(model: Model) -> dict[str, Any]:
+    needs = {"name": model["name"], "engine": "ollama", **_only(model, FIGURES)}
     if "weights_bytes" not in model:  # of a model that it has already, it tells
         needs["ollama_url"] = f"http://127.0.0.1:{OLLAMA_PORT}"
     return needs

@@ -13,6 +13,7 @@ from ansible.module_utils.mac_memory import (
     from_config,
     from_model_info,
     needed_mib,
+    ollama_of,
     problems,
     table,
 )
@@ -29,6 +30,7 @@ options:
     type: list
     elements: dict
     required: true
+  ollama_settings: {description: "The settings of the Ollama there, by their names.", type: dict, required: true}
   memory_mib: {description: The memory of the Mac., type: int, required: true}
   limit_mib: {description: What the GPU may wire of it., type: int, required: true}
   headroom_mib: {description: What is kept free beside the models., type: int, required: true}
@@ -90,6 +92,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "models": {"type": "list", "elements": "dict", "required": True},
+            "ollama_settings": {"type": "dict", "required": True},
             "memory_mib": {"type": "int", "required": True},
             "limit_mib": {"type": "int", "required": True},
             "headroom_mib": {"type": "int", "required": True},
@@ -97,21 +100,25 @@ def main():
         supports_check_mode=True,
     )
     models, limit, headroom = (module.params[name] for name in ("models", "limit_mib", "headroom_mib"))
-    if faults := problems(models):
+    settings = module.params["ollama_settings"]
+    if faults := problems(models, settings):
         module.fail_json(msg=f"{'; '.join(faults)}. Nothing was changed.")
+    ollama = ollama_of(settings)
     try:
-        demands = [demand(complete(model)) for model in models]
+        demands = [demand(complete(model), ollama) for model in models]
     except FiguresError as error:
         module.fail_json(msg=f"{error} Nothing was changed.")
     memory = module.params["memory_mib"]
-    shown = table(demands, headroom, limit, f"{memory} of memory - {memory - limit} for macOS")
-    needed = needed_mib(demands, headroom)
+    shown = table(demands, headroom, limit, f"{memory} of memory - {memory - limit} for macOS", ollama)
+    needed = needed_mib(demands, headroom, ollama)
     if needed > limit:
         module.fail_json(
             msg=(
                 f"The models of mac_host_models need {needed} MiB, and the GPU may hold {limit} MiB: {needed - limit}"
-                " MiB too much. Nothing was changed. Declare fewer or smaller models, a smaller context_tokens or"
-                f" parallel, or a prompt_cache_bytes, and start the engines with the same.\n{shown}"
+                " MiB too much. Nothing was changed. Declare fewer or smaller models, a smaller context_tokens, for mlx"
+                " a smaller decode_concurrency, prompt_concurrency or prompt_cache_bytes, for Ollama a smaller"
+                " OLLAMA_NUM_PARALLEL, OLLAMA_CONTEXT_LENGTH or OLLAMA_MAX_LOADED_MODELS, and start the engines with"
+                f" the same.\n{shown}"
             )
         )
     module.exit_json(

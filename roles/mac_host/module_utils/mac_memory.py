@@ -10,9 +10,17 @@ Where the figures come from:
   llama.cpp, which Ollama runs, hold just that. A sliding window makes a layer hold less, and latent attention
   (DeepSeek) far less: neither is taken into account. `kv_bytes_per_token` says it where that refuses too much.
 - `STEP`: mlx_lm's `KVCache.step`, 256; Ollama pads a context likewise.
-- `QUANTIZED_EXTRA_BITS`: mlx_lm quantizes in groups of 64, with a scale and a bias of 16 bits for each; llama.cpp's
-  q8_0 and q4_0 have a scale of 16 bits for 32. Both are half a bit an element.
-- `PARALLEL`: `--decode-concurrency` of `mlx_lm.server` is 32, `OLLAMA_NUM_PARALLEL` is 1 where nobody sets them.
+- `CACHE_BITS`: an element of `OLLAMA_KV_CACHE_TYPE`. q8_0 and q4_0 of llama.cpp have a scale of 16 bits for 32
+  elements, half a bit each. A server of mlx that the role mlx starts keeps 16 bits.
+- Requests at once, of mlx: `BatchGenerator` of mlx_lm generates for as many as `--decode-concurrency` says, and never
+  for fewer than `--prompt-concurrency` (32 and 8 where nobody sets them). Below that it takes in prompts until
+  `--prompt-concurrency` of them are being read, however few places are left: the most is a full batch but one, and as
+  many prompts. With a model that drafts it serves one at a time.
+- Requests at once, of Ollama: `OLLAMA_NUM_PARALLEL` (1) for every model, each with the whole context: that is what it
+  allocates when it loads a model. The context is `OLLAMA_CONTEXT_LENGTH`, or what a caller asks for. Where that is not
+  set it follows from the GPU's memory, from 47 GiB on 262144 tokens: so it has to be set.
+- `LOADED`: Ollama has so many models loaded for each GPU, of which a Mac has one, where nobody sets
+  `OLLAMA_MAX_LOADED_MODELS`. It unloads one before it loads another: the largest count.
 - `PROMPT_CACHES`: `--prompt-cache-size` of `mlx_lm.server` is 10, and `--prompt-cache-bytes` has no default: ten whole
   contexts may stay. Ollama keeps prompts in the KV cache itself.
 """
@@ -25,21 +33,50 @@ from typing import Any
 
 MIB = 1 << 20
 STEP = 256
-QUANTIZED_EXTRA_BITS = 0.5
-FULL_BITS = 16
-PARALLEL = {"mlx": 32, "ollama": 1}
-PROMPT_CACHES = {"mlx": 10, "ollama": 0}
+CACHE_BITS = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}
+DECODED, READ = 32, 8
+PROMPT_CACHES = 10
+LOADED = 3
 SHAPE = ("layers", "kv_heads", "head_dim")
-NUMBERS = (
-    *("weights_bytes", "kv_bytes_per_token", *SHAPE, "value_dim", "kv_bits"),
-    *("context_tokens", "parallel", "prompt_cache_size", "prompt_cache_bytes"),
-)
+OF_MLX = ("decode_concurrency", "prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes")
+NUMBERS = {
+    engine: ("weights_bytes", "kv_bytes_per_token", *SHAPE, "value_dim", "context_tokens", *more)
+    for engine, more in (("mlx", OF_MLX), ("ollama", ()))
+}
 SOURCES = ("folder", "ollama_url", "ollama_model")
 MAY_BE_ZERO = ("prompt_cache_bytes",)
+# What is said elsewhere of a model.
+INSTEAD = {
+    ("mlx", "parallel"): "; how many it has at once is decode_concurrency and prompt_concurrency",
+    ("ollama", "parallel"): "; how many it has at once is OLLAMA_NUM_PARALLEL of mac_host_ollama_settings",
+    ("ollama", "kv_bits"): "; that is OLLAMA_KV_CACHE_TYPE of mac_host_ollama_settings",
+}
+SETTINGS = ("OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_MAX_LOADED_MODELS")
 
 
 class FiguresError(Exception):
     """What was read of a model does not say what it needs."""
+
+
+@dataclass(frozen=True)
+class Ollama:
+    """What an Ollama does for every model: requests at once, tokens of each, bits of an element; and models at once."""
+
+    parallel: int = 1
+    context_tokens: int = 0
+    cache_bits: float = CACHE_BITS["f16"]
+    loaded: int = LOADED
+
+
+def ollama_of(settings: Mapping[str, Any]) -> Ollama:
+    """Return what Ollama does by settings that have no problems. It takes 0 for a default of its own, too."""
+    numbers = {name: int(settings.get(name) or 0) for name in SETTINGS}
+    return Ollama(
+        parallel=numbers["OLLAMA_NUM_PARALLEL"] or 1,
+        context_tokens=numbers["OLLAMA_CONTEXT_LENGTH"],
+        cache_bits=CACHE_BITS[settings.get("OLLAMA_KV_CACHE_TYPE") or "f16"],
+        loaded=numbers["OLLAMA_MAX_LOADED_MODELS"] or LOADED,
+    )
 
 
 @dataclass(frozen=True)
@@ -59,19 +96,43 @@ class Demand:
         return self.weights_mib + self.kv_mib + self.prompt_cache_mib
 
 
-def problems(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with a declaration, one line for each fault, with what belongs there."""
-    return [fault for place, model in enumerate(models) for fault in _faults(model, place)]
+def problems(models: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with models and Ollama's settings, one line for each fault, with what belongs there."""
+    found = [fault for place, model in enumerate(models) for fault in _faults(model, place)]
+    return found + (_faults_of(settings) if any(model.get("engine") == "ollama" for model in models) else [])
+
+
+def _faults_of(settings: Mapping[str, Any]) -> list[str]:
+    where = "mac_host_ollama_settings"
+    faults = [
+        f"{where}: {name} must be a whole number; it is {settings[name]!r}"
+        for name in SETTINGS
+        if isinstance(settings.get(name), bool) or not str(settings.get(name, 0)).isdecimal()
+    ]
+    if settings.get("OLLAMA_KV_CACHE_TYPE", "f16") not in CACHE_BITS:
+        kind = settings["OLLAMA_KV_CACHE_TYPE"]
+        faults.append(f"{where}: OLLAMA_KV_CACHE_TYPE must be one of {', '.join(CACHE_BITS)}; it is {kind!r}")
+    if settings.get("OLLAMA_CONTEXT_LENGTH", 0) in (0, "0"):
+        faults.append(
+            f"{where} has no OLLAMA_CONTEXT_LENGTH, and by itself Ollama may take a context of 262144 tokens for every"
+            " request of a model; set it, here and for Ollama, to the longest prompt with its reply"
+        )
+    return faults
 
 
 def _faults(model: Mapping[str, Any], place: int) -> list[str]:
     where = f"mac_host_models: {model.get('name') or f'the entry at {place}'}"
     faults = [] if model.get("name") else [f"{where} has no name"]
-    if model.get("engine") not in PARALLEL:
-        faults.append(f"{where}: engine must be mlx or ollama; it is {model.get('engine', 'not set')}")
-    known = {"name", "engine", *NUMBERS, *SOURCES}
-    faults += [f"{where}: there is no field {field}" for field in sorted(set(model) - known)]
-    for field in NUMBERS:
+    engine = model.get("engine")
+    if engine not in NUMBERS:
+        return [*faults, f"{where}: engine must be mlx or ollama; it is {engine or 'not set'}"]
+    known = {"name", "engine", *NUMBERS[engine], *SOURCES}
+    faults += [
+        f"{where}: there is no field {field} for {engine}{INSTEAD.get((engine, field), '')}"
+        for field in sorted(set(model) - known)
+        if model[field] is not None
+    ]
+    for field in NUMBERS[engine]:
         value, least = model.get(field), 0 if field in MAY_BE_ZERO else 1
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             faults.append(f"{where}: {field} must be a whole number of at least {least}; it is {value!r}")
@@ -135,46 +196,77 @@ def _largest(value: Any) -> int:
     return max(value, default=0) if isinstance(value, list) else int(value or 0)
 
 
-def bytes_per_token(model: Mapping[str, Any]) -> int:
+def bytes_per_token(model: Mapping[str, Any], bits: float = CACHE_BITS["f16"]) -> int:
     """Return what one token of a context takes, rounded up: as declared, or by the model's shape."""
     declared = model.get("kv_bytes_per_token")
     if declared is not None:
         return int(declared)
-    bits = model.get("kv_bits") or FULL_BITS
     width = model["head_dim"] + (model.get("value_dim") or model["head_dim"])
     elements = model["layers"] * model["kv_heads"] * width
-    halves = int(2 * (bits + (QUANTIZED_EXTRA_BITS if bits < FULL_BITS else 0)))
-    return int(-(-elements * halves // 16))
+    return int(-(-elements * int(2 * bits) // 16))
 
 
-def demand(model: Mapping[str, Any]) -> Demand:
+def at_once(model: Mapping[str, Any]) -> tuple[int, int]:
+    """Return for how many a server of mlx generates at the most, and how many prompts it reads besides."""
+    read = model.get("prompt_concurrency") or READ
+    return max(model.get("decode_concurrency") or DECODED, read), read - 1
+
+
+def demand(model: Mapping[str, Any], ollama: Ollama) -> Demand:
     """Return what a model takes whose declaration has no problems and whose figures are known."""
-    engine, each = model["engine"], bytes_per_token(model)
-    context = -(-model["context_tokens"] // STEP) * STEP
-    parallel = model.get("parallel") or PARALLEL[engine]
-    prompt_cache = model.get("prompt_cache_bytes")
-    if prompt_cache is None:
-        prompt_cache = (model.get("prompt_cache_size") or PROMPT_CACHES[engine]) * context * each
+    return _of_ollama(model, ollama) if model["engine"] == "ollama" else _of_mlx(model)
+
+
+def _of_ollama(model: Mapping[str, Any], ollama: Ollama) -> Demand:
+    each = bytes_per_token(model, ollama.cache_bits)
+    context = _padded(max(model["context_tokens"], ollama.context_tokens))
     return Demand(
         name=model["name"],
-        engine=engine,
+        engine="ollama",
         weights_mib=_mib(model["weights_bytes"]),
-        kv_mib=_mib(each * context * parallel),
-        kv_words=f"{each} B x {context} x {parallel}",
+        kv_mib=_mib(each * context * ollama.parallel),
+        kv_words=f"{each} B x {context} x {ollama.parallel}",
+        prompt_cache_mib=0,
+    )
+
+
+def _of_mlx(model: Mapping[str, Any]) -> Demand:
+    each, context = bytes_per_token(model), _padded(model["context_tokens"])
+    generating, reading = at_once(model)
+    prompt_cache = model.get("prompt_cache_bytes")
+    if prompt_cache is None:
+        prompt_cache = (model.get("prompt_cache_size") or PROMPT_CACHES) * context * each
+    return Demand(
+        name=model["name"],
+        engine="mlx",
+        weights_mib=_mib(model["weights_bytes"]),
+        kv_mib=_mib(each * context * (generating + reading)),
+        kv_words=f"{each} B x {context} x {f'({generating} + {reading})' if reading else generating}",
         prompt_cache_mib=_mib(prompt_cache),
     )
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // STEP) * STEP
 
 
 def _mib(size: int) -> int:
     return -(-size // MIB)
 
 
-def needed_mib(demands: Sequence[Demand], headroom_mib: int) -> int:
-    """Return what all of them take together; nothing where there is no model."""
-    return sum(one.total_mib for one in demands) + headroom_mib if demands else 0
+def unloaded(demands: Sequence[Demand], ollama: Ollama) -> list[Demand]:
+    """Return the models of Ollama that are not loaded beside the others: the smallest of more than it holds."""
+    of_ollama = sorted((one for one in demands if one.engine == "ollama"), key=lambda one: -one.total_mib)
+    return of_ollama[ollama.loaded :]
 
 
-def table(demands: Sequence[Demand], headroom_mib: int, limit_mib: int, limit_words: str) -> str:
+def needed_mib(demands: Sequence[Demand], headroom_mib: int, ollama: Ollama) -> int:
+    """Return what they take at once; nothing where there is no model."""
+    away = sum(one.total_mib for one in unloaded(demands, ollama))
+    return sum(one.total_mib for one in demands) - away + headroom_mib if demands else 0
+
+
+def table(demands: Sequence[Demand], headroom_mib: int, limit_mib: int, limit_words: str, ollama: Ollama) -> str:
     """Return the arithmetic for a person: a line for each model, and what it comes to beside the limit."""
     head = ("model", "engine", "weights", "KV cache: a token x context x at once", "MiB", "prompt cache", "all, MiB")
     rows = [
@@ -184,9 +276,16 @@ def table(demands: Sequence[Demand], headroom_mib: int, limit_mib: int, limit_wo
         )
         for one in demands
     ]
-    needed = needed_mib(demands, headroom_mib)
+    needed = needed_mib(demands, headroom_mib, ollama)
     left = limit_mib - needed
+    away = unloaded(demands, ollama)
+    loaded_words = f"the {ollama.loaded} largest: OLLAMA_MAX_LOADED_MODELS"
     sums = [
+        *(
+            [("not loaded", "ollama", "", loaded_words, "", "", f"-{sum(one.total_mib for one in away)}")]
+            if away
+            else []
+        ),
         ("headroom", "", "", "", "", "", str(headroom_mib if demands else 0)),
         ("needed", "", "", "", "", "", str(needed)),
         ("wired limit", "", "", limit_words, "", "", str(limit_mib)),
