@@ -38,7 +38,7 @@ class Heard(Request):
 
 
 # What engines answer when the proxy asks whether they live; nobody counts it.
-_LIFE = {"/api/version": b'{"version": "0.11.4"}', "/api/ps": b'{"models": []}', "/health": b"{}", "/v1/models": b"{}"}
+_LIFE = {"/api/version": b'{"version": "0.11.4"}', "/health": b"{}", "/v1/models": b"{}"}
 
 Handler = Callable[[Heard], Awaitable[None]]
 
@@ -55,7 +55,8 @@ class StandIn:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.heard: list[Heard] = []
-        self.shows: dict[str, Any] = {}  # what Ollama says of its models
+        self.shows: dict[str, Any] | None = {}  # what Ollama says of each model; None: that it has none
+        self.loaded: list[dict[str, Any]] = []  # the models that it has in memory
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -83,11 +84,14 @@ class StandIn:
         self.loop.close()
 
     async def _hear(self, heard: Heard) -> None:
+        if heard.path == "/api/ps":
+            await heard.answer(json.dumps({"models": self.loaded}).encode())
+            return
         if heard.method == "GET" and heard.path in _LIFE:
             await heard.answer(_LIFE[heard.path])
             return
         if heard.path == "/api/show":
-            await heard.answer(json.dumps(self.shows).encode())
+            await heard.answer(json.dumps(self.shows).encode(), status=200 if self.shows is not None else 404)
             return
         self.heard.append(heard)
         await self.handler(heard)

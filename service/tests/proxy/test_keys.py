@@ -273,9 +273,12 @@ def test_only_with_a_key_a_prompt_is_answered_or_a_model_listed(guarded: str) ->
         for headers in ({"Authorization": f"Bearer {ALICE}"}, {"x-api-key": BOB}):
             answer = http.post("/api/generate", json=GENERATE, headers=headers)
             assert answer.json()["response"] == "Hello there, caller."
-        for path in ("/v1/models", "/v1/models/tiny:latest", "/api/tags"):
+        for path in ("/v1/models", "/v1/models/tiny:latest", "/api/tags", "/api/ps"):
             assert http.get(path).status_code == 401
             assert http.get(path, headers={"x-api-key": ALICE}).status_code == 200
+        asked = {"model": "tiny:latest"}
+        assert http.post("/api/show", json=asked).status_code == 401
+        assert http.post("/api/show", json=asked, headers={"x-api-key": ALICE}).status_code == 200
 
 
 def test_a_body_without_a_key_is_refused_before_it_has_come(guarded: str) -> None:

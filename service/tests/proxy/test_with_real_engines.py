@@ -195,6 +195,22 @@ def test_the_models_are_listed_for_both_clients(served: Served) -> None:
     local._client.close()
 
 
+def test_what_is_loaded_and_what_a_model_is_made_of_is_told_the_ollama_client(served: Served) -> None:
+    client = ollama.Client(host=served.url)
+    client.generate(model=served.model, prompt=PROMPT, options={"num_predict": 1})
+    time.sleep(1.1)  # it may have been asked a moment ago
+    loaded = client.ps().models
+    shown = client.show(served.model)
+    client._client.close()
+    assert shown.capabilities is not None
+    assert "completion" in shown.capabilities
+    if served.kind == "ollama":
+        assert [model.model for model in loaded] == [served.model]
+        assert loaded[0].size
+        assert shown.modelinfo
+        assert shown.modelinfo["llama.context_length"]
+
+
 def test_the_proxy_says_what_the_engine_says(served: Served) -> None:
     """With the sampling at temperature 0 both ways, the texts are one."""
     body = {"model": served.model, "prompt": PROMPT, "max_tokens": 8, "temperature": 0, "seed": 1}

@@ -34,6 +34,7 @@ from athena.proxy.http import (
 )
 from athena.proxy.keys import Keys
 from athena.proxy.models import Models
+from athena.proxy.ollama_models import OllamaModels
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.listener import Server
 from athena.proxy.why import why
@@ -55,6 +56,7 @@ OLLAMA_API_VERSION = "0.11.4"
 
 _MODEL = "/v1/models/"
 _WHY = "/athena/why"
+_SHOW = "/api/show"
 _READ = ("GET", "HEAD")
 # Paths of Ollama that change which models an engine has.
 _MODELS_CHANGED_BY = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/")
@@ -81,6 +83,7 @@ class Proxy:
         self._dispatcher: Dispatcher
         self._forwarder: Forwarder
         self._models: Models
+        self._ollama_models: OllamaModels
         self._callers: Callers
         self._pages: Mapping[str, Page] = {}
         self._constant: Mapping[str, Answer] = {}
@@ -122,7 +125,7 @@ class Proxy:
 
     def admit(self, exchange: Exchange) -> AthenaError | None:
         """Refuse a body that is still on its way to a prompt's path if its caller has no key."""
-        if exchange.path in _PROMPTS and exchange.method == "POST":
+        if (exchange.path in _PROMPTS or exchange.path == _SHOW) and exchange.method == "POST":
             try:
                 self._callers.identify(exchange)
             except AthenaError as error:
@@ -142,6 +145,9 @@ class Proxy:
         models = Models(configuration, services.upstream, self._settings.ollama_url)
         self._dispatcher = services.dispatcher
         self._models = models
+        self._ollama_models = OllamaModels(
+            configuration, services.dispatcher, services.upstream, ollama_url=self._settings.ollama_url
+        )
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers, tracing.traces())
         self._constant = {
             "/": Answer(body=b"Athena is running", fields=fields(TEXT)),
@@ -154,6 +160,7 @@ class Proxy:
             return Answer(body=self._metrics.exposition(), fields=fields(CONTENT_TYPE.encode()))
 
         self._pages = {
+            "/api/ps": self._ollama_models.ps,
             "/api/tags": models.tags,
             "/health": lambda: health(configuration, models, services.gates),
             "/metrics": metrics,
@@ -174,13 +181,16 @@ class Proxy:
 
     async def _page(self, exchange: Exchange) -> Answer:
         path, method = exchange.path, exchange.method
-        if path in _PROMPTS:
+        if path in _PROMPTS or (path == _SHOW and method != "POST"):
             return method_not_allowed(path, method, ("POST",))
         if path.startswith(_MODELS_CHANGED_BY):
             raise ForbiddenError(
                 f"{path} changes which models an engine has, which is an administrator's affair: "
                 "on the engine's host, or by the models that are declared for the fleet."
             )
+        if path == _SHOW:
+            self._callers.identify(exchange)
+            return await self._ollama_models.show(exchange.body)
         page = self._pages.get(path)
         one_model = path.startswith(_MODEL) and path != _MODEL
         if page is None and not one_model and path not in self._constant and path != _WHY:

@@ -20,7 +20,7 @@ from athena.router.upstream import UpstreamClient
 
 _CACHE_SECONDS = 5.0
 _OLLAMA_SECONDS = 1.0
-_NO_DETAILS: Mapping[str, Any] = {
+NO_DETAILS: Mapping[str, Any] = {
     "parent_model": "",
     "format": "",
     "family": "",
@@ -112,7 +112,7 @@ class Models:
             "modified_at": modified,
             "size": 0,
             "digest": digest,
-            "details": _NO_DETAILS,
+            "details": NO_DETAILS,
         }
 
     def _completeness(self) -> tuple[bytes, ...]:

@@ -110,12 +110,16 @@ class Dispatcher:
             }
             self._gates.keep_only(door.gate for route in self._routes.values() for door in route.doors)
 
-    async def why(self, model: str) -> Why:
-        """Return how requests for a model go just now, and why."""
+    async def doors(self, model: str) -> list[Door]:
+        """Return the engines of a model's route, in its order."""
         if self._configuration.snapshot is not self._snapshot:
             self.follow()
         route = self._routes.get(model) or await self._route(model)
-        return why(model, route.doors, self._judge)
+        return route.doors
+
+    async def why(self, model: str) -> Why:
+        """Return how requests for a model go just now, and why."""
+        return why(model, await self.doors(model), self._judge)
 
     def _route_of(self, model: str, backends: Sequence[Backend]) -> Route:
         known = bool(backends)
