@@ -96,8 +96,12 @@ def test_a_deployment_tells_programs_what_it_did_in_its_last_line(environment: E
 
 
 def test_prometheus_runs_beside_the_services_where_it_is_asked_for_and_sees_them_all(environment: Environment) -> None:
+    of_before = environment.state / "prometheus/rules/own-of-before.yml"
+    of_before.parent.mkdir(parents=True)
+    of_before.write_text("groups: []\n")
     done = environment.run("deploy", "--with-monitoring")
     assert done.code == 0, done.output
+    assert not of_before.exists(), "no rule is left that is not declared any more"
     assert f"http://127.0.0.1:{environment.prometheus_port}" in done.output
     jobs = {"admin", "proxy", "orchestrator", "prometheus"}
     wait_until(lambda: jobs_that_are_up(environment) == jobs, 60)
