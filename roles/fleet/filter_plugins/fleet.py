@@ -26,7 +26,7 @@ INSTEAD = {
 TYPES = {"mlx": ("mlx", "auto"), "ollama": ("ollama",)}
 BACKEND = (
     *("model_name", "backend_type", "enabled", "max_tokens", "temperature_default", "timeout_seconds", "priority"),
-    *("weight", "max_concurrency", "max_queue", "first_token_seconds", "stall_seconds", "capabilities"),
+    *("weight", "max_concurrency", "max_queue", "first_token_seconds", "stall_seconds", "capabilities", "arm"),
 )
 
 

@@ -44,6 +44,8 @@ def test_a_new_backend_is_answered_whole_with_its_place(admin_api: AdminApi) -> 
         "first_token_seconds": None,
         "stall_seconds": None,
         "capabilities": None,
+        "arm": None,
+        "share": None,
         "avg_tokens_per_sec": None,
         "avg_latency_ms": None,
         "total_requests": 0,
@@ -64,11 +66,11 @@ def test_a_second_backend_of_a_model_is_refused_with_what_to_do(admin_api: Admin
     answer = admin_api.client.post("/api/llm-backends", json={**NEW, "endpoint_url": MLX})
     assert answer.status_code == 409
     assert f"PUT /api/llm-backends/{first['id']}" in answer.json()["detail"]
-    assert "priority or weight" in answer.json()["detail"]
+    assert "priority, weight or arm" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("place", [{"priority": 0}, {"priority": 7}, {"weight": 3}])
-def test_naming_a_place_makes_a_route(admin_api: AdminApi, place: dict[str, int]) -> None:
+@pytest.mark.parametrize("place", [{"priority": 0}, {"priority": 7}, {"weight": 3}, {"arm": "new"}])
+def test_naming_a_place_makes_a_route(admin_api: AdminApi, place: dict[str, Any]) -> None:
     admin_api.add("phi3:mini")
     admin_api.add("phi3:mini", endpoint_url=MLX, backend_type="mlx", **place)
     assert len(admin_api.client.get("/api/llm-backends/model/phi3:mini").json()["route"]) == 2

@@ -32,6 +32,8 @@ def backend(number: int, **more: object) -> Backend:
         "first_token_seconds": None,
         "stall_seconds": None,
         "capabilities": None,
+        "arm": None,
+        "share": None,
         "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-01T00:00:00Z",
         "avg_tokens_per_sec": None,
@@ -96,6 +98,7 @@ def test_without_a_proxy_to_ask_the_registry_s_part_is_told(admin_api: AdminApi)
             "Nothing was asked of it yet.",
             "No proxy was asked what it has measured: the Admin API's PROXY_URL names none.",
         ],
+        "arms": [],
         "policy": None,
         "choices": [],
     }

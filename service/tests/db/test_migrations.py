@@ -18,6 +18,7 @@ from athena.db.session import sqlalchemy_url
 
 FIRST = "93bea4659785"
 BEFORE_LIMITS = "5c1f0e7a2b64"
+BEFORE_ARMS = "c3e70b9a5d18"
 BEFORE_CAPABILITIES = "e8a41f6b03d7"
 SERVICE = Path(__file__).parents[2]
 REGISTER = "INSERT INTO llm_backends (model_name, backend_type, endpoint_url) VALUES (%s, 'ollama', 'http://h.example')"
@@ -77,6 +78,17 @@ def test_the_previous_release_goes_on_writing_on_the_schema_with_capabilities(em
         assert connection.execute("SELECT capabilities FROM llm_backends").fetchall() == [(None,)]
         connection.execute("""UPDATE llm_backends SET capabilities = '{"tools": false}'""")
     migrate.downgrade(url, BEFORE_CAPABILITIES)
+    assert models_registered(url) == ["written by the previous release"]
+
+
+def test_the_previous_release_goes_on_writing_on_the_schema_with_arms(empty_database_url: str) -> None:
+    url = empty_database_url
+    migrate.upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(REGISTER, ["written by the previous release"])
+        assert connection.execute("SELECT arm, canary, tally FROM llm_backends").fetchall() == [(None, None, None)]
+        connection.execute("""UPDATE llm_backends SET arm = 'canary', canary = '{"share": 0.5}', tally = '{}'""")
+    migrate.downgrade(url, BEFORE_ARMS)
     assert models_registered(url) == ["written by the previous release"]
 
 

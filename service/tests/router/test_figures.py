@@ -185,7 +185,6 @@ async def test_batches_are_posted_to_the_admin_api() -> None:
             {
                 "backend_id": 7,
                 "requests": 1,
-                "errors": 0,
                 "latency_ms_sum": 500.0,
                 "completion_tokens": 10,
                 "completion_seconds": 0.25,

@@ -80,7 +80,7 @@ async def list_backends(
     responses=TOKEN | responses(400, 409),
 )
 async def create_backend(session: Session, caller: Admin, new: BackendNew, response: Response) -> LlmBackend:
-    """Add a backend. A second one for a model needs `priority` (fail-over) or `weight` (share)."""
+    """Add a backend. A second one for a model needs `priority` (fail-over), `weight` (share) or `arm` (comparison)."""
     backend = await service.create(session, caller.name, new)
     response.headers["Location"] = f"/api/llm-backends/{backend.id}"
     return backend

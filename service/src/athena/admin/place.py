@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 
 from athena.admin.schemas import Backend
+from athena.router.judging.arms import MAIN
 
 
-def place(backend: Backend, route: Sequence[Backend]) -> list[str]:
-    """Return when the router asks a backend, given all backends of its model, itself included."""
+def place(backend: Backend, route: Sequence[Backend], *, arms: bool = False) -> list[str]:
+    """Return when the router asks a backend, given all backends of its model, itself included.
+
+    With `arms` its share is told where they are.
+    """
     if not backend.enabled:
         return ["It is disabled: no request goes to it."]
     others = [other for other in route if other.enabled and other.id != backend.id]
-    words = [_share(backend, [other for other in others if other.priority == backend.priority])] if others else []
+    equals = [other for other in others if other.priority == backend.priority]
+    words = [_share(backend, equals)] if others and not arms else []
+    if arms:
+        words = [f"It is compared with {_named(equals)} of its priority, as arm {backend.arm or MAIN}."]
     before = [other for other in others if other.priority < backend.priority]
     after = [other for other in others if other.priority > backend.priority]
     if before:

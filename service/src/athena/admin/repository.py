@@ -43,6 +43,13 @@ async def note_batch(session: AsyncSession, batch_id: UUID) -> bool:
     return await session.scalar(noted) is not None
 
 
+async def models_with_arms(session: AsyncSession, ids: Sequence[int]) -> list[str]:
+    """Return the models of these backends that have arms, by name."""
+    of_these = select(LlmBackend.model_name).where(LlmBackend.id.in_(ids))
+    with_arms = select(LlmBackend.model_name).where(LlmBackend.arm.is_not(None), LlmBackend.model_name.in_(of_these))
+    return list(await session.scalars(with_arms.distinct().order_by(LlmBackend.model_name)))
+
+
 # Rows are locked in the order of their ids, so that two reports cannot wait for each other.
 _LOCK_FOR_FIGURES = text("SELECT id FROM llm_backends WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
 

@@ -138,6 +138,18 @@ Capabilities = (
     ]
     | None
 )
+Arm = (
+    Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$",
+            description="What it is compared as with the others of its priority, which are main unless they name one. "
+            "A caller always comes to the same arm. canary: its share of the callers grows by itself.",
+            examples=["canary"],
+        ),
+    ]
+    | None
+)
 Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
 
 
@@ -146,7 +158,7 @@ class _Body(BaseModel):
 
 
 class BackendNew(_Body):
-    """A backend to add. Naming `priority` or `weight` adds it to the route of a model that already has one."""
+    """A backend to add. Naming `priority`, `weight` or `arm` adds it to the route of a model that already has one."""
 
     model_name: ModelName
     backend_type: BackendTypeName
@@ -163,6 +175,7 @@ class BackendNew(_Body):
     first_token_seconds: FirstTokenSeconds = None
     stall_seconds: StallSeconds = None
     capabilities: Capabilities = None
+    arm: Arm = None
 
 
 class BackendChange(TypedDict, total=False):
@@ -185,10 +198,14 @@ class BackendChange(TypedDict, total=False):
     first_token_seconds: FirstTokenSeconds
     stall_seconds: StallSeconds
     capabilities: Capabilities
+    arm: Arm
 
 
 class Backend(BaseModel):
-    """A backend with its running figures; the averages are null until there is a successful request."""
+    """A backend with its running figures; the averages are null until there is a successful request.
+
+    `share` is the part of the callers that a canary has, between 0 and 1; null where it is none.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -208,6 +225,8 @@ class Backend(BaseModel):
     first_token_seconds: int | None
     stall_seconds: int | None
     capabilities: Abilities | None
+    arm: str | None
+    share: float | None
     created_at: Moment
     updated_at: Moment
     avg_tokens_per_sec: float | None
@@ -255,7 +274,11 @@ class AuditQuery(BaseModel):
 
 
 class Figure(_Body):
-    """What one backend did since the last report: counts, and sums in milliseconds, tokens and seconds."""
+    """What one backend did since the last report: counts, and sums in milliseconds, tokens and seconds.
+
+    Of an arm also how many `times` to the first token were seen, and the sums of the logarithms of their seconds and of
+    their squares.
+    """
 
     backend_id: Annotated[int, Field(ge=1, le=INTEGER_MAX), WHOLE]
     requests: Annotated[int, Field(ge=0, le=10**9), WHOLE]
@@ -263,6 +286,9 @@ class Figure(_Body):
     latency_ms_sum: Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] = 0.0
     completion_tokens: Annotated[int, Field(ge=0, le=10**12), WHOLE] = 0
     completion_seconds: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] = 0.0
+    times: Annotated[int, Field(ge=0, le=10**9), WHOLE] = 0
+    logs: Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)] = 0.0
+    squares: Annotated[float, Field(ge=0, le=1e13, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _errors_are_requests(self) -> Self:

@@ -1,18 +1,20 @@
 """The rules of the registry. Every change is recorded in the transaction that the caller commits."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from athena.admin import repository
+from athena.admin import repository, rollout
 from athena.admin.schemas import BackendChange, BackendNew, FigureReport
 from athena.db import audit
 from athena.db.models import LlmBackend
 from athena.errors import ConflictError, NotFoundError
 
 ENTITY = "llm_backend"
+ROLLOUT = "rollout"  # who changes the share of a canary, in the audit log
 CONFIGURATION = (
     "model_name",
     "backend_type",
@@ -29,8 +31,9 @@ CONFIGURATION = (
     "first_token_seconds",
     "stall_seconds",
     "capabilities",
+    "arm",
 )
-PLACE_IN_A_ROUTE = {"priority", "weight"}
+PLACE_IN_A_ROUTE = {"priority", "weight", "arm"}
 
 
 async def find(session: AsyncSession, backend_id: int) -> LlmBackend:
@@ -56,6 +59,7 @@ async def create(session: AsyncSession, actor: str, new: BackendNew) -> LlmBacke
     _check_place(others, new.model_name, names_place=bool(new.model_fields_set & PLACE_IN_A_ROUTE))
     backend = LlmBackend(**new.model_dump())
     _check_not_twice(others, backend)
+    rollout.changed(backend, {}, others, time.time())
     session.add(backend)
     await _written(session, backend)
     await _record(session, actor, "create", backend_id=backend.id, before=None, after=_configuration(backend))
@@ -75,6 +79,7 @@ async def update(session: AsyncSession, actor: str, backend_id: int, change: Bac
         for name, value in change.items():
             setattr(backend, name, value)
         _check_not_twice(others, backend)
+        rollout.changed(backend, before, others, time.time())
     after = _configuration(backend)
     if after != before:
         await _save(session, actor, "update", backend, before)
@@ -109,14 +114,30 @@ async def count_figures(session: AsyncSession, report: FigureReport) -> None:
         known = sums.setdefault(figure.backend_id, values)
         if known is not values:
             known.update({name: known[name] + value for name, value in values.items() if name != "backend_id"})
+    models = await repository.models_with_arms(session, list(sums))
+    if models:
+        await audit.lock_configuration(session)
     await repository.add_figures(session, list(sums.values()))
+    for model in models:
+        await _count_arms(session, model, sums)
+
+
+async def _count_arms(session: AsyncSession, model: str, figures: dict[int, dict[str, Any]]) -> None:
+    """Count what was seen of a model's arms, and let its canary's share follow; nobody but the figures changes it."""
+    route = await repository.route(session, model)
+    shares = {backend.id: backend.share for backend in route}
+    canary = rollout.count(route, figures, time.time())
+    if canary is not None and canary.canary is not None:
+        before, after = {"share": shares[canary.id]}, {"share": canary.share, "because": canary.canary["because"]}
+        await session.flush()
+        await _record(session, ROLLOUT, "share", backend_id=canary.id, before=before, after=after)
 
 
 def _check_place(others: Sequence[LlmBackend], model_name: str, *, names_place: bool) -> None:
     if others and not names_place:
         raise ConflictError(
             f"the model {model_name} already has the backend {others[0].id}; change that one with PUT "
-            f"/api/llm-backends/{others[0].id}, or name priority or weight to give the model a route of several",
+            f"/api/llm-backends/{others[0].id}, or name priority, weight or arm to give the model a route of several",
             field="model_name",
         )
 

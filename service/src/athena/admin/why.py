@@ -8,7 +8,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from athena.admin import place, service
+from athena.admin import arms, place, rollout, service
+from athena.admin.arms import ArmFigures
 from athena.admin.endpoints import TOKEN, BackendId, Registry, Service
 from athena.admin.schemas import Backend
 from athena.auth.bearer import TokenFirst
@@ -35,6 +36,7 @@ class BackendWhy(BaseModel):
     id: int
     model_name: str
     words: list[str]
+    arms: Annotated[list[ArmFigures], Field(description="Of its priority, where there are several.")]
     policy: str | None
     choices: Annotated[list[Sized], Field(description="Of all engines of the model, by length of prompt.")]
 
@@ -87,13 +89,23 @@ async def why(
 ) -> BackendWhy:
     """Return in words when a backend is asked, what it has done, and how a proxy chooses for its model just now."""
     async with database.transaction() as session:  # over before a proxy is asked
-        backend = Backend.model_validate(await service.find(session, backend_id))
-        route = [Backend.model_validate(row) for row in await service.find_route(session, backend.model_name)]
+        row = await service.find(session, backend_id)
+        rows = await service.find_route(session, row.model_name)
+        backend, route = Backend.model_validate(row), [Backend.model_validate(one) for one in rows]
+        compared = arms.figures(rows, row.priority) if row.enabled else []
+        canary = rollout.canary_of(row) if compared else None
     said, source = await question.ask(backend.model_name)
     return BackendWhy(
         id=backend.id,
         model_name=backend.model_name,
-        words=[*place.place(backend, route), place.figures(backend), source],
+        words=[
+            *place.place(backend, route, arms=bool(compared)),
+            *([rollout.stage_in_words(canary)] if canary is not None else []),
+            *(arms.in_words(one) for one in compared),
+            place.figures(backend),
+            source,
+        ],
+        arms=compared,
         policy=said.policy if said is not None else None,
         choices=[Sized(**msgspec.structs.asdict(one)) for one in said.choices] if said is not None else [],
     )

@@ -29,6 +29,10 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _text_or_none(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
 def _whole_or_none(text: str) -> int | None:
     return None if text.lower() == "none" else int(text)
 
@@ -62,6 +66,7 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "first_token_seconds": _whole_or_none,
     "stall_seconds": _whole_or_none,
     "capabilities": _abilities_or_none,
+    "arm": _text_or_none,
 }
 KINDS: dict[Callable[[str], Any], str] = {
     int: "a whole number",
@@ -69,6 +74,7 @@ KINDS: dict[Callable[[str], Any], str] = {
     _truth: "true or false",
     _whole_or_none: "a whole number, or none for the default",
     _abilities_or_none: "none, or what its model can do, as tools:true,images:false,context_tokens:8192",
+    _text_or_none: "a word, or none",
 }
 COLUMNS = (
     ("ID", "id"),
@@ -111,6 +117,7 @@ def add(
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
     priority: Annotated[int | None, typer.Option(help="Place in the model's route; the lowest is first.")] = None,
     weight: Annotated[int | None, typer.Option(help="Share among backends of the same priority.")] = None,
+    arm: Annotated[str | None, typer.Option(help="What it is compared as; canary: its share grows.")] = None,
     max_concurrency: Annotated[
         int | None, typer.Option(help="Requests that the engine works on at once, where not the engine's default.")
     ] = None,
@@ -124,7 +131,7 @@ def add(
     as_json: AsJson = False,
     token_file: TokenFile = None,
 ) -> None:
-    """Register a backend. A second one of a model needs --priority or --weight."""
+    """Register a backend. A second one of a model needs --priority, --weight or --arm."""
     fields = {
         "model_name": model,
         "backend_type": backend_type,
@@ -135,6 +142,7 @@ def add(
         "description": description,
         "priority": priority,
         "weight": weight,
+        "arm": arm,
         "max_concurrency": max_concurrency,
         "max_queue": max_queue,
         "first_token_seconds": first_token,

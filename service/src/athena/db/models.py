@@ -27,7 +27,8 @@ class LlmBackend(Base):
     """One engine that serves one model name; the rows of one name, by priority and id, are its route.
 
     A limit that is None is the router's own. `completion_tokens` and `completion_seconds` are the sums behind
-    `avg_tokens_per_sec`; the averages are None until there is a first successful request.
+    `avg_tokens_per_sec`; the averages are None until there is a first successful request. `canary` and `tally` are
+    those of `athena.admin.rollout`, None where a backend is no canary, and while nothing was seen of an arm.
     """
 
     __tablename__ = "llm_backends"
@@ -61,6 +62,9 @@ class LlmBackend(Base):
     first_token_seconds: Mapped[int | None]
     stall_seconds: Mapped[int | None]
     capabilities: Mapped[dict[str, Any] | None]
+    arm: Mapped[str | None] = mapped_column(String(40))
+    canary: Mapped[dict[str, Any] | None]
+    tally: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     avg_tokens_per_sec: Mapped[float | None]
@@ -69,6 +73,11 @@ class LlmBackend(Base):
     total_errors: Mapped[int] = mapped_column(BigInteger, server_default="0")
     completion_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     completion_seconds: Mapped[float] = mapped_column(server_default="0")
+
+    @property
+    def share(self) -> float | None:
+        """The share of the callers that a canary has, between 0 and 1; None where it is none."""
+        return float(self.canary["share"]) if self.canary is not None else None
 
 
 class AdminUser(Base):

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,11 +10,14 @@ from athena.observability.families import Family, Kind, Merge, Series
 
 BACKEND_STATES = ("closed", "open", "half_open")
 OTHER_REASON = "other"
+OTHER_ARM = "other"
 DEFAULT_BACKEND = "default"
 
 _WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _BACKEND_LABELS = ("backend_id", "model", "provider")
 _MOST_REASONS = 32
+_MOST_ARMS = 256  # of all models together
+_FIRST_TOKEN_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 class BackendReading(msgspec.Struct, frozen=True):
@@ -31,6 +35,12 @@ class BackendReading(msgspec.Struct, frozen=True):
     limit: int
     queued: int
     trips: int
+
+
+class _Arm(NamedTuple):
+    whole: Series
+    failed: Series
+    times: Series
 
 
 class RouterMetrics:
@@ -60,13 +70,27 @@ class RouterMetrics:
             "athena_stalled_streams",
             "Streams that were cut because their engine wrote nothing for longer than its backend allows.",
         )
+        self._arms = Family(
+            Kind.COUNTER,
+            "athena_arm_replies",
+            "Replies that the backends of an arm were asked for, by whether they came whole.",
+            ("model", "arm", "outcome"),
+        )
+        self._arm_times = Family(
+            Kind.HISTOGRAM,
+            "athena_arm_first_token_seconds",
+            "Time until the first token of a reply of an arm's backends.",
+            ("model", "arm"),
+            bounds=_FIRST_TOKEN_BUCKETS,
+        )
+        self._known_arms: dict[tuple[str, str], _Arm] = {}
         self._waits = self._wait.at()
         self._stalls = self._stalled.at()
         self._reasons: dict[str, Series] = {}
         self._read_backends: Callable[[], Iterable[BackendReading]] = tuple
         self._read_configuration: Callable[[], tuple[int, bool]] | None = None
         self.families = (
-            *(self._wait, self._moved, self._failed, self._stalled),
+            *(self._wait, self._moved, self._failed, self._stalled, self._arms, self._arm_times),
             *self._of_backends(),
             *self._of_configuration(),
         )
@@ -94,6 +118,28 @@ class RouterMetrics:
     def stalled(self) -> None:
         """Count a stream that was cut because its engine stopped writing."""
         self._stalls.value += 1
+
+    def arm_answered(self, model: str, arm: str, first_token: float | None) -> None:
+        """Count a whole reply of an arm of the registry's, with the seconds to its first token where they are known."""
+        series = self._arm(model, arm)
+        series.whole.value += 1
+        if first_token is not None:
+            series.times.counts[bisect_left(_FIRST_TOKEN_BUCKETS, first_token)] += 1
+            series.times.value += first_token
+
+    def arm_failed(self, model: str, arm: str) -> None:
+        """Count a reply that an arm's backend failed to give."""
+        self._arm(model, arm).failed.value += 1
+
+    def _arm(self, model: str, arm: str) -> "_Arm":
+        found = self._known_arms.get((model, arm))
+        if found is None:
+            # The registry may have named others before, without end.
+            names = (model, arm) if len(self._known_arms) < _MOST_ARMS else (OTHER_ARM, OTHER_ARM)
+            found = _Arm(self._arms.at(*names, "whole"), self._arms.at(*names, "failed"), self._arm_times.at(*names))
+            if names[0] != OTHER_ARM:
+                self._known_arms[model, arm] = found
+        return found
 
     def watch_backends(self, read: Callable[[], Iterable[BackendReading]]) -> None:
         """Name what tells the state of every backend; it is called when the metrics are read."""

@@ -146,6 +146,8 @@ class Attempt:
         since_first = now - self._first_token if self._first_token is not None else None
         tokens, writing = speed(usage or Usage(), seconds=self.seconds, after_first_token=since_first)
         self.tokens_per_second = tokens / writing if writing > 0 else 0.0
+        arm = self.door.arm
+        first = self._to_first_token(usage, writing) if arm or self._books.judge is not None else None
         if target.backend.id is not None:
             self._books.figures.record(
                 target.backend.id,
@@ -153,22 +155,32 @@ class Attempt:
                 seconds=self.seconds,
                 completion_tokens=tokens,
                 completion_seconds=writing,
+                first_token=first if arm else None,
             )
+        if arm:
+            self._books.metrics.arm_answered(self.door.gate.model, arm, first)
         self._books.request_log.completed(
             self._call, target, self.seconds, usage.completion_tokens if usage is not None else None
         )
         if self.span is not None:
             self.span.answered(self._call.model, usage)
         if self._books.judge is not None:
-            self._teach(self._books.judge, usage, tokens, writing, now)
+            self._teach(self._books.judge, usage, first, tokens=tokens, writing=writing, now=now)
         self._leave()
         self.door.gate.succeeded(now, self.begun)
 
-    def _teach(self, judge: "Judge", usage: Usage | None, tokens: int, writing: float, now: float) -> None:
-        """Let the judge learn from a whole reply; nobody saw one begin that came in one piece."""
-        first = self._first_token - self.begun if self._first_token is not None else None
-        if first is None and usage is not None and usage.completion_seconds is not None:
-            first = max(self.seconds - writing, 0.0)
+    def _to_first_token(self, usage: Usage | None, writing: float) -> float | None:
+        """Return the seconds until the first token; None for a whole reply of an engine that does not say."""
+        if self._first_token is not None:
+            return self._first_token - self.begun
+        if usage is not None and usage.completion_seconds is not None:
+            return max(self.seconds - writing, 0.0)
+        return None
+
+    def _teach(
+        self, judge: "Judge", usage: Usage | None, first: float | None, *, tokens: int, writing: float, now: float
+    ) -> None:
+        """Let the judge learn from a whole reply."""
         judge.learn(
             self.door,
             self._call,
@@ -224,6 +236,8 @@ class Attempt:
         self.seconds = now - self.begun
         target = self.door.target
         number = target.backend.id
+        if self.door.arm:
+            self._books.metrics.arm_failed(self.door.gate.model, self.door.arm)
         self._books.metrics.failed(number, shown_model(number, self.door.gate.model), target.engine, kind)
         if number is not None:
             self._books.figures.record(

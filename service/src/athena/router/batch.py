@@ -5,8 +5,12 @@ from collections.abc import Iterable
 import msgspec
 
 
-class Figure(msgspec.Struct, kw_only=True):
-    """The sums of one backend since the last batch."""
+class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The sums of one backend since the last batch.
+
+    `times`, `logs` and `squares` are the count, and the sums of the logarithms and of their squares, of the seconds to
+    the first token; only of a backend that is compared with others.
+    """
 
     backend_id: int
     requests: int = 0
@@ -14,6 +18,9 @@ class Figure(msgspec.Struct, kw_only=True):
     latency_ms_sum: float = 0.0
     completion_tokens: int = 0
     completion_seconds: float = 0.0
+    times: int = 0
+    logs: float = 0.0
+    squares: float = 0.0
 
     def add(self, other: "Figure") -> None:
         """Add the sums of another time of the same backend."""
@@ -22,6 +29,9 @@ class Figure(msgspec.Struct, kw_only=True):
         self.latency_ms_sum += other.latency_ms_sum
         self.completion_tokens += other.completion_tokens
         self.completion_seconds += other.completion_seconds
+        self.times += other.times
+        self.logs += other.logs
+        self.squares += other.squares
 
 
 class Batch(msgspec.Struct, kw_only=True):

@@ -141,7 +141,7 @@ class Dispatcher:
         return route
 
     def _order(self, route: Route, call: Call) -> list[Door]:
-        doors = route.order(self._random)
+        doors = route.order(self._random, call.caller)
         return doors if self._judge is None else self._judge.order(doors, call)
 
     # Coming to a slot

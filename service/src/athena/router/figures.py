@@ -1,6 +1,7 @@
 """Running figures of the backends: collected in memory, reported to the registry in batches."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -10,6 +11,7 @@ import structlog
 
 from athena.router.batch import Batch, Figure, requests_in
 from athena.router.errors import BackendError
+from athena.router.judging.comparing import SHORTEST_SECONDS
 from athena.router.spool import Spool
 from athena.router.upstream import UpstreamClient
 
@@ -87,9 +89,19 @@ class Figures:
             self._spool.close()
 
     def record(
-        self, backend_id: int, *, error: bool, seconds: float, completion_tokens: int, completion_seconds: float
+        self,
+        backend_id: int,
+        *,
+        error: bool,
+        seconds: float,
+        completion_tokens: int,
+        completion_seconds: float,
+        first_token: float | None = None,
     ) -> None:
-        """Count one attempt; `seconds` until the whole reply, of which `completion_seconds` were spent writing."""
+        """Count one attempt; `seconds` until the whole reply, of which `completion_seconds` were spent writing.
+
+        `first_token` are the seconds until then, given only where they are compared with those of others.
+        """
         if self._report is None:
             return
         sums = self._sums.get(backend_id)
@@ -102,6 +114,11 @@ class Figures:
             sums.latency_ms_sum += seconds * 1000
             sums.completion_tokens += completion_tokens
             sums.completion_seconds += completion_seconds
+            if first_token is not None:
+                log_seconds = math.log(max(first_token, SHORTEST_SECONDS))
+                sums.times += 1
+                sums.logs += log_seconds
+                sums.squares += log_seconds * log_seconds
 
     async def flush(self) -> bool:
         """Report what there is; returns whether all of it was taken."""

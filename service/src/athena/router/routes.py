@@ -1,12 +1,14 @@
 """The engines of a model, worked out once for each configuration, so that a request only has to choose among them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from random import Random
 from typing import TypeAlias
 
 from athena.router.engines.base import Engine
 from athena.router.errors import QueueFullError
 from athena.router.gate import Gate
+from athena.router.judging.arms import CANARY, MAIN, arm, shares
 from athena.router.judging.needs import from_configuration, masks
 from athena.router.policy import groups, shuffled
 from athena.router.ticket import Ticket
@@ -16,12 +18,13 @@ from athena.router.types import Backend, BackendType, Target
 class Door:
     """One engine of a route, with its gate and its limits. `group` counts priorities; `fallback` is auto's Ollama.
 
-    `rivals` says that its priority has other backends with a share. `said` is what its backend's row says that its
-    model can do, `can` and `cannot` are the same as bits. `whole_seconds` bound a reply that is no stream,
-    `first_token_seconds` the wait for a stream's first token.
+    `rivals` says that there are other backends of its priority, and arm, with a share; `arm` is empty where its
+    priority has only one. `said` is what its backend's row says that its model can do, `can` and `cannot` are the same
+    as bits. `whole_seconds` bound a reply that is no stream, `first_token_seconds` the wait for a stream's first token.
     """
 
     __slots__ = (
+        "arm",
         "can",
         "cannot",
         "engine",
@@ -36,7 +39,9 @@ class Door:
         "whole_seconds",
     )
 
-    def __init__(self, target: Target, engine: Engine, gate: Gate, *, group: int, fallback: bool, rivals: bool) -> None:
+    def __init__(
+        self, target: Target, engine: Engine, gate: Gate, *, group: int, fallback: bool, rivals: bool, arm: str
+    ) -> None:
         backend = target.backend
         timeout = float(backend.timeout_seconds)
         self.target = target
@@ -45,6 +50,7 @@ class Door:
         self.group = group
         self.fallback = fallback
         self.rivals = rivals
+        self.arm = arm
         # What an `auto` backend says of itself is meant for its MLX.
         own = backend.backend_type is not BackendType.AUTO or target.engine is BackendType.MLX
         self.said = from_configuration(backend.capabilities if own else None)
@@ -65,23 +71,48 @@ class Door:
 Group: TypeAlias = Sequence[tuple[int, Sequence[Door]]]
 
 
+class Split:
+    """The doors of a priority whose backends are compared with each other: a caller always comes to the same arm.
+
+    The other arms serve where that one cannot, those with the greatest share first.
+    """
+
+    __slots__ = ("_arms", "_model", "_others", "_shares")
+
+    def __init__(self, model: str, arms: Mapping[str, Group], *, canary: float) -> None:
+        """`canary` is the share of the arm of that name, if there is one."""
+        self._model = model
+        self._arms = arms
+        self._shares = shares({name: sum(weight for weight, _ in group) for name, group in arms.items()}, canary)
+        self._others = [name for name, _ in sorted(self._shares, key=lambda one: -one[1])]
+
+    def order(self, random: Random, caller: str) -> Iterator[Sequence[Door]]:
+        """Yield the doors of each backend: those of the caller's arm first, each arm's by weight."""
+        chosen = arm(caller, self._model, self._shares, chance=random.random())
+        for name in (chosen, *(other for other in self._others if other != chosen)):
+            yield from shuffled(self._arms[name], random)
+
+
 class Route:
-    """The doors of a model: by priority, each group with weights. `only` is the one door where there is no other."""
+    """The doors of a model: by priority, each group with weights or arms. `only` is the one door without another."""
 
     __slots__ = ("_distinct", "_groups", "doors", "only")
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        doors = [door for group in groups for _, doors in group for door in doors]
+    def __init__(self, groups: Sequence[Group | Split], doors: Sequence[Door]) -> None:
+        """`doors` are all that are in the groups, in order of priority."""
         self.only = doors[0] if len(doors) == 1 else None
-        self.doors = doors
+        self.doors = list(doors)
         self._groups = groups
         self._distinct = len({door.gate for door in doors}) == len(doors)
 
-    def order(self, random: Random) -> list[Door]:
-        """Return the doors to try in order, none twice: see `policy.targets`."""
+    def order(self, random: Random, caller: str = "") -> list[Door]:
+        """Return the doors to try in order, none twice: see `policy.targets`, and for arms `Split`."""
         ordered: list[Door] = []
         for group in self._groups:
-            if len(group) == 1:
+            if isinstance(group, Split):
+                for doors in group.order(random, caller):
+                    ordered += doors
+            elif len(group) == 1:
                 ordered += group[0][1]
             else:
                 for doors in shuffled(group, random):
@@ -103,28 +134,45 @@ def route_of(
     gate: Callable[[Target], Gate],
 ) -> Route:
     """Return the route of a model with these backends; `gate` gives each engine's own."""
-    return Route(
-        [
-            [
-                (
-                    weight,
-                    [
-                        Door(
-                            target,
-                            engines[target.engine],
-                            gate(target),
-                            group=number,
-                            fallback=position > 0,
-                            rivals=weight > 0 and sum(other > 0 for other, _ in group) > 1,
-                        )
-                        for position, target in enumerate(expanded)
-                    ],
-                )
-                for weight, expanded in group
-            ]
-            for number, group in enumerate(groups(backends, model=model, ollama_url=ollama_url))
+    numbers = count()
+    found: list[Group | Split] = []
+    all_doors: list[Door] = []
+
+    def doors_of(members: Sequence[tuple[int, list[Target]]], arm: str) -> Group:
+        number = next(numbers)  # requests wait at once at doors of one number: never at those of two arms
+        rivals = sum(weight > 0 for weight, _ in members) > 1
+        group = [
+            (
+                weight,
+                [
+                    Door(
+                        target,
+                        engines[target.engine],
+                        gate(target),
+                        group=number,
+                        fallback=position > 0,
+                        rivals=rivals and weight > 0,
+                        arm=arm,
+                    )
+                    for position, target in enumerate(expanded)
+                ],
+            )
+            for weight, expanded in members
         ]
-    )
+        all_doors.extend(door for _, doors in group for door in doors)
+        return group
+
+    for members in groups(backends, model=model, ollama_url=ollama_url):
+        arms: dict[str, list[tuple[int, list[Target]]]] = {}
+        for weight, expanded in members:
+            arms.setdefault(expanded[0].backend.arm or MAIN, []).append((weight, expanded))
+        if len(arms) == 1:
+            found.append(doors_of(members, ""))
+            continue
+        canary = next((expanded[0].backend.share for _, expanded in arms.get(CANARY, ())), None)
+        split = {name: doors_of(arms[name], name) for name in sorted(arms)}
+        found.append(Split(model, split, canary=canary or 0.0))
+    return Route(found, all_doors)
 
 
 def first_group(doors: Sequence[Door]) -> list[Door]:

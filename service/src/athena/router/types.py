@@ -54,6 +54,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     `max_concurrency` requests are given to the engine at once and `max_queue` wait for it; `first_token_seconds` and
     `stall_seconds` bound the wait for a stream's first token and for each next one. None: the router's own default.
     `capabilities` are believed before all that is found out.
+    `arm` is what it is compared as with the others of its priority; `share` the part of their callers that an arm has
+    which grows by itself (CANARY).
     """
 
     model_name: str
@@ -71,6 +73,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     first_token_seconds: int | None = None
     stall_seconds: int | None = None
     capabilities: Abilities | None = None
+    arm: str | None = None
+    share: float | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,24 @@
 """Which arm of an experiment a caller belongs to: always the same one, as far as the shares allow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 _SCALE = 2.0**64
+CANARY = "canary"
+"""The arm whose share grows by itself."""
+MAIN = "main"
+"""The arm of those that name none, where others of their priority do."""
+
+
+def shares(weights: Mapping[str, int], canary: float) -> tuple[tuple[str, float], ...]:
+    """Return the arms with their shares: the canary's, which comes first, and of the rest each arm's by its weight."""
+    others = sorted(name for name in weights if name != CANARY)
+    rest, total = 1.0, sum(weights[name] for name in others)
+    found = []
+    if CANARY in weights:
+        rest = 1.0 - canary if others else 0.0
+        found.append((CANARY, 1.0 - rest))
+    return (*found, *((name, rest * (weights[name] / total if total else 1 / len(others))) for name in others))
 
 
 def arm(caller: str, experiment: str, shares: Sequence[tuple[str, float]], *, chance: float = 0.0) -> str:

@@ -9,6 +9,7 @@ import math
 
 import msgspec
 
+SHORTEST_SECONDS = 1e-6  # that a time is taken for; there is no logarithm of none
 _FEW = 2  # times; fewer have no variance
 _CLOSE = 1e-12
 _TERMS = 300
@@ -40,7 +41,7 @@ def with_outcome(tally: Tally, *, first_token: float | None) -> Tally:
     """Return the tally with one more request: its seconds to the first token, or None where it failed."""
     if first_token is None:
         return msgspec.structs.replace(tally, requests=tally.requests + 1, errors=tally.errors + 1)
-    log = math.log(max(first_token, 1e-6))
+    log = math.log(max(first_token, SHORTEST_SECONDS))
     return Tally(
         requests=tally.requests + 1,
         errors=tally.errors,
