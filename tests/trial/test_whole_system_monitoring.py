@@ -1,21 +1,28 @@
-"""Prometheus outside of the cluster sees all of it: pods through the API server, hosts, releases and backups."""
+"""A monitoring host outside of the cluster sees all of it: pods, hosts, releases and backups, and every line."""
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from deployment import Deployment
 from scratch import wait_until
+from trials import ROOT, run
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(900)
+# Loki and the collector are built, where no test before has needed them.
+pytestmark = pytest.mark.timeout(1800)
 
 SERVICES = {"admin", "orchestrator", "proxy"}
+APPS = {"athena-admin-backend", "athena-model-proxy", "athena-orchestrator"}
+Labels = dict[str, str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def monitored(deployment: Deployment) -> Iterator[Deployment]:
-    """What is deployed, with the monitoring on the host of the database."""
+    """What is deployed, with the monitoring on the host of the database, and a collector on the cluster's node."""
     if not deployment.releases():
         done = deployment.run("deploy")
         assert done.code == 0, done.output
@@ -28,17 +35,41 @@ def monitored(deployment: Deployment) -> Iterator[Deployment]:
         },
         f"{name}-engines": {"athena_monitored_address": variables["athena_mlx_addresses"][0]},
     }
-    group = {"hosts": hosts, "children": {"monitoring": {"hosts": {f"{name}-db": {}}}}}
+    group = {
+        "hosts": hosts,
+        "children": {"monitoring": {"hosts": {f"{name}-db": {}}}},
+        "vars": with_logs(variables["athena_registry_push"], variables["athena_registry_pull"]),
+    }
     file = deployment.trial.inventory / "monitoring.json"
     file.write_text(json.dumps({name.replace("-", "_"): group}))
+    done = deployment.run("monitoring")
+    assert done.code == 0, done.output
     yield deployment
     file.unlink()
 
 
-def found(deployment: Deployment, query: str) -> list[dict[str, str]]:
+def with_logs(push: str, pull: str) -> dict[str, str]:
+    """Return what an inventory says that has logs; the programs are made here, and the image of one of them."""
+    shared = ROOT / "molecule" / "shared"
+    programs = Path(run(shared / "observability" / "programs"))
+    words = (programs / "SHA256SUMS").read_text().split()
+    sums = dict(zip(words[1::2], words[::2], strict=True))
+    loki = next(name for name in sums if name.startswith("loki-"))
+    collector = next(name for name in sums if name.startswith("otelcol_"))
+    return {
+        "loki_archive": str(programs / loki),
+        "loki_archive_sha256": sums[loki],
+        "log_collector_archive": str(programs / collector),
+        "log_collector_archive_sha256": sums[collector],
+        "log_collector_program": "otelcol",
+        "log_collector_image": f"{pull}/log-collector@{run(shared / 'log-collector' / 'image', push)}",
+    }
+
+
+def found(deployment: Deployment, query: str) -> list[Labels]:
     """Return the labels of the series that a query gives."""
     asked = ("promtool", "query", "instant", "--format=json", "http://127.0.0.1:9090", query)
-    series: list[dict[str, dict[str, str]]] = json.loads(deployment.trial.on("db", *asked))
+    series: list[dict[str, Labels]] = json.loads(deployment.trial.on("db", *asked))
     return [one["metric"] for one in series]
 
 
@@ -47,10 +78,7 @@ def values(deployment: Deployment, query: str, label: str) -> set[str]:
 
 
 def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(monitored: Deployment) -> None:
-    done = monitored.run("monitoring")
-    assert done.code == 0, done.output
-
-    jobs = SERVICES | {"alertmanager", "health", "node", "postgres", "prometheus"}
+    jobs = SERVICES | {"alertmanager", "collector", "health", "loki", "node", "postgres", "prometheus"}
     wait_until(lambda: values(monitored, "up == 1", "job") == jobs, 90)
     # Prometheus is there before the exporter that probes addresses for it.
     wait_until(lambda: found(monitored, "up == 0") == [], 60)
@@ -68,3 +96,66 @@ def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(mon
     backup = monitored.run("backup")
     assert backup.code == 0, backup.output
     wait_until(lambda: bool(found(monitored, "time() - athena_backup_timestamp_seconds < 300")), 60)
+
+    # Nearly as long as a new one lasts.
+    ends = "athena_certificate_end_timestamp_seconds - time() > 700 * 86400"
+    wait_until(lambda: values(monitored, ends, "certificate") == {"postgresql"}, 60)
+
+
+def lines(deployment: Deployment, query: str) -> list[Labels]:
+    """Return what Loki says of each line that a query gives."""
+    loki = f"http://{deployment.trial.variables['athena_database_address']}:3100"
+    reply = httpx.get(f"{loki}/loki/api/v1/query_range", params={"query": query, "limit": 1000}, timeout=30)
+    assert reply.status_code == httpx.codes.OK, reply.text
+    streams: list[dict[str, Any]] = reply.json()["data"]["result"]
+    return [one["stream"] for one in streams for _ in one["values"]]
+
+
+def ask(deployment: Deployment, service: str, path: str, body: dict[str, Any], request_id: str) -> None:
+    """Ask a service of the cluster from outside, under a request id."""
+    port = deployment.trial.kubectl(
+        *("get", "service", service, "--namespace", "athena", "--output", "jsonpath={.spec.ports[0].nodePort}")
+    )
+    url = f"http://{deployment.trial.variables['athena_node_address']}:{port}{path}"
+    reply = httpx.post(url, json=body, headers={"x-request-id": request_id}, timeout=120)
+    assert reply.status_code == httpx.codes.OK, reply.text
+
+
+def test_a_request_id_finds_its_lines_of_every_service_of_a_cluster(monitored: Deployment) -> None:
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2?"}], "stream": False}
+    ask(monitored, "athena-model-proxy", "/api/chat", chat, "mine-1")
+    ask(monitored, "athena-orchestrator", "/query", {"query": "What is 2+2?", "mode": "owner"}, "mine-1")
+    # The Admin API is reached from within.
+    inside = (
+        "import os, urllib.request as r; r.urlopen(r.Request('http://127.0.0.1:8080/api/llm-backends', headers={{{}}}))"
+    )
+    headers = "'x-request-id': 'mine-1', 'authorization': 'Bearer ' + os.environ['ADMIN_API_TOKEN']"
+    where = ("exec", "--namespace", "athena-admin", "deployment/athena-admin-backend", "--")
+    monitored.trial.kubectl(*where, "python3", "-c", inside.format(headers))
+
+    query = '{app=~".+"} | request_id="mine-1"'
+    wait_until(lambda: {line["app"] for line in lines(monitored, query)} >= APPS, 60)
+    told = lines(monitored, query)
+    assert {(line["app"], line["service"]) for line in told} == {
+        ("athena-admin-backend", "admin"),
+        ("athena-model-proxy", "proxy"),
+        ("athena-orchestrator", "orchestrator"),
+    }
+    assert {line["environment"] for line in told} == {monitored.trial.name}
+    assert {line["host"] for line in told} == {f"{monitored.trial.name}-cluster"}
+    # What the API server was asked about the pod.
+    assert {line["component"] for line in told} == APPS
+    pods = monitored.trial.kubectl("get", "pods", "--all-namespaces", "--output", "jsonpath={.items[*].metadata.name}")
+    assert {line["pod"] for line in told} <= set(pods.split())
+
+
+def test_a_collector_that_is_gone_for_a_while_misses_no_line_of_a_cluster(monitored: Deployment) -> None:
+    before = monitored.trial.kubectl("get", "pods", "--namespace", "athena-logs", "--output", "name")
+    monitored.trial.kubectl("delete", "--namespace", "athena-logs", before)
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2?"}], "stream": False}
+    for number in range(20):
+        ask(monitored, "athena-model-proxy", "/api/chat", chat, f"restart-{number}")
+    query = '{app="athena-model-proxy"} | request_id=~"restart-.+"'
+    wait_until(lambda: len(lines(monitored, query)) >= 40, 90)
+    events = [(line["request_id"], line["event"]) for line in lines(monitored, query)]
+    assert len(events) == len(set(events)) == 40, "each once"
