@@ -153,8 +153,11 @@ def test_what_another_host_does_not_have_as_it_said_is_not_taken(host: Host, tmp
     assert "does not tell what there is" in silent
     assert damaged.endswith("did not come as it is there, and was thrown away")
     shutil.rmtree(tried.staging)
-    with pytest.raises(making.ModelError, match="Fetching someone/model failed"):  # the source is next
+    # The source is next, and where that fails too, both are told, each with its own words.
+    with pytest.raises(making.ModelError, match="Fetching someone/model failed") as failed:
         have(tmp_path / "model", host.told)
+    _, copying_it = str(failed.value).split(" Nor could it be copied from another host: ")
+    assert copying_it.endswith("did not come as it is there, and was thrown away")
 
 
 def test_after_a_copy_that_was_thrown_away_the_model_comes_from_its_source(host: Host, tmp_path: Path) -> None:

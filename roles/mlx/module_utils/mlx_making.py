@@ -31,6 +31,10 @@ from ansible.module_utils.mlx_files import (
 from ansible.module_utils.urls import open_url
 
 UNREACHABLE = 3  # what fetch_model.py exits with where the hub cannot be had
+HUB_REMEDY = (
+    " The hub is not within reach, or does not give this model: look at source.repository, source.revision,"
+    " mlx_hub_endpoint and mlx_hub_token_file."
+)
 PEER_SECONDS = 10
 CURRENT = "current"
 
@@ -168,9 +172,17 @@ class Model:
     # --- making -------------------------------------------------------------------------------------------------------
 
     def run(
-        self, command: Sequence[Any], lock: IO[str], what: str, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[Any],
+        lock: IO[str],
+        what: str,
+        environment: Mapping[str, str] | None = None,
+        unreachable: str = "",
     ) -> None:
-        """Run one of the programs in the user's name; it holds the lock too, so that nobody works beside it."""
+        """Run one of the programs in the user's name; it holds the lock too, so that nobody works beside it.
+
+        Raises ModelError with its last words where it fails, and with `unreachable` where it says that.
+        """
         as_user: dict[str, Any] = {}
         if self.params["user"] and os.geteuid() == 0:
             user = pwd.getpwnam(self.params["user"])
@@ -192,13 +204,7 @@ class Model:
             said = "".join((ended.stdout + ended.stderr).splitlines(True)[-8:]).strip()
             if ended.returncode < 0:
                 said = f"it was killed by signal {-ended.returncode}. {said}"
-            remedy = ""
-            if "repository" in self.source and ended.returncode == UNREACHABLE:
-                remedy = (
-                    " The hub is not within reach, or does not give this model: look at source.repository,"
-                    " source.revision, mlx_hub_endpoint and mlx_hub_token_file."
-                )
-            raise ModelError(f"{what} failed: {said}{remedy}")
+            raise ModelError(f"{what} failed: {said}{unreachable if ended.returncode == UNREACHABLE else ''}")
 
     def tool(self, name: str) -> list[Any]:
         """Return the command of one of the role's programs."""
@@ -221,7 +227,7 @@ class Model:
             self.fetching().mkdir(parents=True, exist_ok=True)
             give(self.fetched, self.params["user"])
             command = [*self.tool("fetch_model.py"), self.source["repository"], whole, self.source["revision"]]
-            self.run(command, lock, f"Fetching {self.source['repository']}")
+            self.run(command, lock, f"Fetching {self.source['repository']}", unreachable=HUB_REMEDY)
         return whole
 
     def convert(self, source: Path, made: Path, lock: IO[str]) -> None:
@@ -237,8 +243,18 @@ class Model:
         """Make the model, whole or not at all, and return its manifest."""
         shutil.rmtree(self.staging, ignore_errors=True)
         self.staging.mkdir(mode=0o755)
-        made, source_sum = self.from_peers(lock) or self.from_source(lock)
+        made, source_sum = self.from_peers(lock) or self.from_source_instead(lock)
         return self.take_in(made, source_sum)
+
+    def from_source_instead(self, lock: IO[str]) -> tuple[Path, str]:
+        """Return the same as `from_source`; where that fails as well, it is told why there is no copy either."""
+        try:
+            return self.from_source(lock)
+        except ModelError as error:
+            if not self.refusals:
+                raise
+            refusals = "; ".join(self.refusals)
+            raise ModelError(f"{error} Nor could it be copied from another host: {refusals}") from None
 
     def from_source(self, lock: IO[str]) -> tuple[Path, str]:
         """Return the folder with what was made of the source, and the sum of the source's files."""
