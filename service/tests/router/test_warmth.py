@@ -4,6 +4,8 @@ import json
 from functools import partial
 from random import Random
 
+import pytest
+
 from athena.router.board import LOAD_SECONDS, RESIDENCE, SERVICE_SECONDS, Board
 from athena.router.breaker import Reason
 from athena.router.call import Call
@@ -19,6 +21,7 @@ from athena.router.services import RouterServices
 from athena.router.types import Backend, BackendType, Dialect, Operation
 from athena.router.upstream import UpstreamClient
 from athena.settings import RouterSettings
+from tests.engines.server import EngineServer
 from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked, serve, until
@@ -27,10 +30,10 @@ from tests.router.test_dispatch import relayed
 OLLAMA = "http://ollama.example.internal:11434"
 
 
-def call(*turns: str) -> Call:
+def call(*turns: str, model: str = "m") -> Call:
     """Return a conversation."""
     messages = [{"role": "user", "content": turn} for turn in turns]
-    body = {"model": "m", "stream": True, "messages": messages}
+    body = {"model": model, "stream": True, "messages": messages}
     return Call(Dialect.OLLAMA, Operation.CHAT, json.dumps(body).encode())
 
 
@@ -161,10 +164,10 @@ def listing(*models: str) -> object:
     async def behave(asked: Asked) -> None:
         if asked.path == "/api/ps":
             await asked.answer(200, json.dumps({"models": [{"name": name} for name in models]}).encode())
-        elif asked.path == "/api/version":
-            await asked.answer(200, b"{}")
-        else:
+        elif asked.path == "/api/chat":
             await serve(asked)
+        else:
+            await asked.answer(200, b"{}")
 
     return behave
 
@@ -207,6 +210,39 @@ async def test_a_router_sends_prompts_where_the_model_is_loaded_if_that_is_wante
         told = await services.dispatcher.why("m")
         assert told.policy == WARM
         assert warm.url in told.choices[0].order[0]
+
+
+@pytest.mark.engine
+async def test_a_real_ollama_is_warm_while_it_holds_the_model_and_cold_once_that_is_unloaded(
+    bench: Bench, ollama_server: EngineServer
+) -> None:
+    model = ollama_server.model
+    other = await bench.engine(listing(f"{model}:latest"))  # type: ignore[arg-type] # a behaviour
+    bench.registry.rows = [row(1, ollama_server.url, model=model), row(2, other.url, model=model)]
+    settings = await bench.settings()
+    settings = RouterSettings.model_validate(settings.model_dump() | {"router_host_policy": WARM})
+    client = UpstreamClient()
+    try:
+
+        async def keep(seconds: int) -> None:
+            """Have the engine load the model for so long, or unload it."""
+            body = json.dumps({"model": model, "keep_alive": seconds}).encode()
+            reply = await client.post(f"{ollama_server.url}/api/generate", body, within=60)
+            assert reply.status == 200
+
+        async with RouterServices(settings, periods=Periods()) as services:
+            await until(lambda: services.configuration.snapshot.complete)
+            services.dispatcher.follow()
+            (gate,) = [gate for gate in services.gates if gate.endpoint_url == ollama_server.url]
+            for seconds, wanted in ((600, Residence.LOADED), (0, Residence.AWAY)):
+                await keep(seconds)
+                await until(lambda wanted=wanted: gate.cells[RESIDENCE] == wanted, seconds=20.0)  # type: ignore[misc] # its own default
+            reply = await services.dispatcher.open(call("hello", model=model))
+            assert reply.target.backend.id == 2
+            await relayed(reply)
+            await keep(600)
+    finally:
+        await client.aclose()
 
 
 def test_the_default_is_by_weight() -> None:
