@@ -18,7 +18,7 @@ from athena.router.probing import Asker
 from athena.router.residence import Residents
 from athena.router.routes import Door, first_group, route_of
 from athena.router.services import RouterServices
-from athena.router.types import Backend, BackendType, Dialect, Operation
+from athena.router.types import Abilities, Backend, BackendType, Dialect, Operation
 from athena.router.upstream import UpstreamClient
 from athena.settings import RouterSettings
 from tests.engines.server import EngineServer
@@ -210,6 +210,31 @@ async def test_a_router_sends_prompts_where_the_model_is_loaded_if_that_is_wante
         told = await services.dispatcher.why("m")
         assert told.policy == WARM
         assert warm.url in told.choices[0].order[0]
+
+
+async def test_a_host_that_cannot_do_what_is_needed_is_not_even_compared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[list[int]] = []
+    order = Judge.order
+
+    def watched(self: Judge, doors: list[Door], asked: Call) -> list[Door]:
+        compared.append(sorted(door.target.backend.id or 0 for door in doors))
+        return order(self, doors, asked)
+
+    monkeypatch.setattr(Judge, "order", watched)
+    engines = [await bench.engine(serve) for _ in range(3)]
+    bench.registry.rows = [row(number, engine.url) for number, engine in enumerate(engines, 1)]
+    bench.registry.rows[0] = row(1, engines[0].url, capabilities=Abilities(tools=False))
+    settings = await bench.settings()
+    settings = RouterSettings.model_validate(settings.model_dump() | {"router_host_policy": WARM})
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello"}], "tools": [tool]}
+    async with RouterServices(settings) as services:
+        await until(lambda: services.configuration.snapshot.complete)
+        for asked in (Call(Dialect.OLLAMA, Operation.CHAT, json.dumps(body).encode()), call("hello")):
+            await relayed(await services.dispatcher.open(asked))
+    assert compared == [[2, 3], [1, 2, 3]]
 
 
 @pytest.mark.engine

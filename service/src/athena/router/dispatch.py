@@ -76,9 +76,8 @@ class Dispatcher:
         if self._books.content is not None:
             tell_prompt(self._books.content, call)
         route = self._routes.get(call.model) or await self._route(call.model)
-        remaining = [route.only] if route.only is not None else self._order(route, call)
         failures: list[Failure] = []
-        remaining = fitting(call, remaining, failures)
+        remaining = self._candidates(route, call, failures)
         while remaining:
             door = self._enter_past_doubt(remaining) if self._gates.any_in_doubt else None
             if door is None:
@@ -140,9 +139,11 @@ class Dispatcher:
             self._routes[model] = route
         return route
 
-    def _order(self, route: Route, call: Call) -> list[Door]:
-        doors = route.order(self._random, call.caller)
-        return doors if self._judge is None else self._judge.order(doors, call)
+    def _candidates(self, route: Route, call: Call, failures: list[Failure]) -> list[Door]:
+        """Return the engines to try, in order; those that the call needs too much of are among the failures."""
+        doors = [route.only] if route.only is not None else route.order(self._random, call.caller)
+        fit = fitting(call, doors, failures)
+        return self._judge.order(fit, call) if self._judge is not None and len(fit) > 1 else fit
 
     # Coming to a slot
 
