@@ -100,10 +100,19 @@ def ollama_binary() -> Path:
 
 
 def mlx_environment() -> Path:
-    """Return a virtual environment with the locked `mlx-lm`, made once per content of the lock file."""
-    lock = MLX_FILES / "requirements.txt"
+    """Return a virtual environment with the locked `mlx-lm`."""
+    return locked_environment("mlx", MLX_FILES / "requirements.txt")
+
+
+def integrations_environment() -> Path:
+    """Return a virtual environment with LangChain's and LlamaIndex's integrations."""
+    return locked_environment("integrations", REPOSITORY / "locks" / "integrations.txt")
+
+
+def locked_environment(name: str, lock: Path) -> Path:
+    """Return a virtual environment of the cache with what a lock file names, made once per content of the file."""
     key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = CACHE / f"mlx-{key}"
+    folder = CACHE / f"{name}-{key}"
     complete = folder / "complete"
     uv = Path(sys.executable).with_name("uv")
     with _locked(folder):
@@ -122,7 +131,7 @@ def mlx_environment() -> Path:
                 )
                 if step.returncode != 0:
                     pytest.fail(
-                        f"mlx-lm could not be installed into {folder}:\n{step.stderr}\n"
+                        f"{lock.name} could not be installed into {folder}:\n{step.stderr}\n"
                         "The package registry must be within reach the first time; `./test.sh` sets up uv."
                     )
             complete.touch()

@@ -11,6 +11,7 @@ import pytest
 from athena.proxy.app import create_app
 from athena.proxy.server.limits import Limits
 from athena.settings import ProxySettings
+from tests.engines.server import EngineServer
 from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Handler, Registry, StandIn, backend
 from tests.support.prompt_server import serving_prompts
@@ -95,3 +96,24 @@ def http(proxy: str) -> Iterator[httpx.Client]:
     """A client of that proxy."""
     with httpx.Client(base_url=proxy) as client:
         yield client
+
+
+class Served:
+    """A proxy, the one real engine behind it, and the engine type by which the registry calls it."""
+
+    def __init__(self, url: str, engine: EngineServer, kind: str) -> None:
+        self.url = url
+        self.engine = engine
+        self.kind = kind
+        self.model = engine.model
+
+
+@pytest.fixture(params=["ollama", "mlx", "openai"], scope="module")
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A proxy with one real engine behind it; the default Ollama is not there."""
+    kind: str = request.param
+    engine: EngineServer = request.getfixturevalue("mlx_server" if kind == "mlx" else "ollama_server")
+    with ExitStack() as stack:
+        registry = stack.enter_context(Registry([backend(engine.model, kind, engine.url, timeout_seconds=60)]))
+        url = stack.enter_context(running_proxy(registry.url, "http://127.0.0.1:9"))
+        yield Served(wait_for_configuration(url), engine, kind)

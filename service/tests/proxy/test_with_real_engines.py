@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -12,35 +10,12 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.engines.server import EngineServer
-from tests.proxy.conftest import running_proxy, wait_for_configuration
-from tests.proxy.standin import Registry, backend
+from tests.proxy.conftest import Served
 
 pytestmark = pytest.mark.engine
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
 PROMPT = "Once upon a time"
-
-
-class Served:
-    """A proxy, the one engine behind it, and the engine type by which the registry calls it."""
-
-    def __init__(self, url: str, engine: EngineServer, kind: str) -> None:
-        self.url = url
-        self.engine = engine
-        self.kind = kind
-        self.model = engine.model
-
-
-@pytest.fixture(params=["ollama", "mlx", "openai"], scope="module")
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """A proxy with one real engine behind it; the default Ollama is not there."""
-    kind: str = request.param
-    engine: EngineServer = request.getfixturevalue("mlx_server" if kind == "mlx" else "ollama_server")
-    with ExitStack() as stack:
-        registry = stack.enter_context(Registry([backend(engine.model, kind, engine.url, timeout_seconds=60)]))
-        url = stack.enter_context(running_proxy(registry.url, "http://127.0.0.1:9"))
-        yield Served(wait_for_configuration(url), engine, kind)
 
 
 def test_the_openai_client_gets_whole_replies_and_streams(served: Served) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from athena.router import trying
 from athena.router.background import Tasks, every
-from athena.router.board import CAN, CONTEXT, STATE
+from athena.router.board import CAN, CONTEXT, GENERATED_AT, STATE
 from athena.router.breaker import State
 from athena.router.errors import BackendError
 from athena.router.gate import Gate
@@ -136,6 +136,9 @@ class Scout:
             can: dict[Need, bool] = {}
             for need in Need:
                 reply = await self._post(gate, *trying.question(gate.model, need))
+                if reply.status == HTTPStatus.OK:
+                    # Where it does one thing after the other, a probe for a token waits for this.
+                    gate.cells[GENERATED_AT] = self._gates.clock()
                 word = trying.shown(need, compared, reply.status, reply.body)
                 if word is not None:
                     can[need] = word

@@ -1,0 +1,1 @@
+"""What other projects send to OpenAI's and Ollama's servers."""
