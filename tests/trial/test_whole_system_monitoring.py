@@ -87,6 +87,9 @@ def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(mon
     monitored.who_answers()
     wait_until(lambda: bool(found(monitored, 'gen_ai_server_request_duration_seconds_count{job="proxy"} > 0')), 60)
 
+    # By the orchestrator, which alone reaches it.
+    assert values(monitored, "redis_up == 1", "job") == {"orchestrator"}
+
     status = monitored.run("status")
     assert status.code == 0, status.output
     wait_until(lambda: values(monitored, "athena_replicas_ready > 0", "service") >= SERVICES, 60)

@@ -55,7 +55,7 @@ _ADMIN = [
 ]
 
 _REDIS = [
-    figure("Answers its exporter", NUMBER, (least("instance", "redis_up"), "{{instance}}"), good_above=1),
+    figure("Answers", NUMBER, (least("instance", "redis_up"), "{{instance}}"), good_above=1),
     graph("Memory", BYTES, (most("instance", "redis_memory_used_bytes"), "{{instance}}")),
     graph("Clients", NUMBER, (most("instance", "redis_connected_clients"), "{{instance}}")),
 ]

@@ -13,6 +13,7 @@ import httpx
 from athena.proxy.keys import new_key
 from tests.agent.service_manager import service_manager
 from tests.monitoring.prometheus import Jobs, Target
+from tests.orchestrator.redis_server import RedisServer
 from tests.orchestrator.test_intents import GOOD
 from tests.support.faults.process import engine
 from tests.support.ports import quiet_port
@@ -78,9 +79,11 @@ def running_system(folder: Path, database_url: str) -> Iterator[System]:
         )
         intents = folder / "intents.toml"
         intents.write_text(GOOD)
-        orchestrator = stack.enter_context(
-            serving("orchestrator", folder / "orchestrator.log", ORCHESTRATOR_INTENTS_FILE=str(intents), **router)
-        )
+        redis = RedisServer(folder)
+        redis.start()
+        stack.callback(redis.stop)
+        of_it = {"ORCHESTRATOR_INTENTS_FILE": str(intents), "REDIS_URL": redis.url}
+        orchestrator = stack.enter_context(serving("orchestrator", folder / "orchestrator.log", **of_it, **router))
         agent = stack.enter_context(_agent(folder, ollama.url, ADMIN_API_URL=admin.url, ADMIN_API_TOKEN=TOKEN))
         for server in (proxy, orchestrator):
             server.told("registry_in_reach")

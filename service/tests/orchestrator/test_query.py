@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from athena.orchestrator.app import create_app
+from athena.orchestrator.metrics import HOLD_SECONDS
 from athena.settings import OrchestratorSettings
 from tests.orchestrator.redis_server import RedisServer
 from tests.orchestrator.test_intents import GOOD
@@ -302,3 +303,27 @@ def test_the_metrics_tell_of_every_question_to_a_model(orchestrator: Start, engi
         assert f"http_server_request_duration_seconds_count{{{route}}} 1.0" in text
     assert 'athena_build_info{service="orchestrator",version="' in text
     assert "athena_configuration_reachable 1.0" in text
+
+
+def of_redis(orchestrator: httpx.Client) -> dict[str, float]:
+    """Return what an orchestrator tells of Redis."""
+    told = [line.split() for line in orchestrator.get("/metrics").text.splitlines() if line.startswith("redis_")]
+    return {name: float(value) for name, value in told}
+
+
+def test_the_metrics_tell_of_the_redis_that_nobody_else_reaches(orchestrator: Start, own_redis: RedisServer) -> None:
+    client = orchestrator(redis_url=own_redis.url)
+    told = of_redis(client)
+    assert told["redis_up"] == 1
+    assert told["redis_memory_used_bytes"] > 100_000
+    assert told["redis_connected_clients"] >= 1
+    own_redis.stop()
+    time.sleep(HOLD_SECONDS)
+    assert of_redis(client) == {"redis_up": 0}
+    own_redis.start()
+    time.sleep(HOLD_SECONDS)
+    assert of_redis(client)["redis_up"] == 1
+
+
+def test_without_redis_the_metrics_tell_of_none(orchestrator: Start) -> None:
+    assert of_redis(orchestrator()) == {}

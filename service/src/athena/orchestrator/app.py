@@ -92,9 +92,9 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         return {"status": "alive"}
 
     @app.get("/metrics", tags=["health"], response_class=Response)
-    async def show_metrics() -> Response:
+    async def show_metrics(request: Request) -> Response:
         """Return the metrics in Prometheus' text format."""
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+        return Response(await metrics.read(request.app.state.conversations), media_type=CONTENT_TYPE)
 
     @app.post("/query", tags=["query"], responses=problems.responses(400, 422, 503))
     async def query(request: Request, body: Query) -> Answer:

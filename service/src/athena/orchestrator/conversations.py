@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,9 @@ from athena.orchestrator.intents import ConversationLimits
 
 REDIS_SECONDS = 1.0
 PAUSE_SECONDS = 5.0
+ANSWERS = "redis_up"
+# What Redis itself tells, by the names that its usual exporter gives that.
+_TOLD = {"redis_memory_used_bytes": "used_memory", "redis_connected_clients": "connected_clients"}
 log = structlog.get_logger()
 
 
@@ -39,6 +42,10 @@ class Conversations(Protocol):
 
     async def state(self) -> str:
         """Return how this store is, in a word for /health."""
+        ...
+
+    async def figures(self) -> Mapping[str, float]:
+        """Return the figures of a server that holds them, as an exporter would name them; none where there is none."""
         ...
 
     async def aclose(self) -> None:
@@ -71,6 +78,10 @@ class MemoryConversations:
     async def state(self) -> str:
         """Say that this is memory."""
         return "memory"
+
+    async def figures(self) -> Mapping[str, float]:
+        """Return none: the process tells of its memory."""
+        return {}
 
     async def aclose(self) -> None:
         """Nothing to let go of."""
@@ -129,6 +140,14 @@ class RedisConversations:
             return "unavailable"
         self._paused_until = 0.0
         return "healthy"
+
+    async def figures(self) -> Mapping[str, float]:
+        """Ask Redis itself; of one that does not answer, that it does not."""
+        try:
+            told = await self._redis.info()
+        except (RedisError, OSError):
+            return {ANSWERS: 0.0}
+        return {ANSWERS: 1.0, **{name: float(told[field]) for name, field in _TOLD.items()}}
 
     async def aclose(self) -> None:
         """Close the connections."""
