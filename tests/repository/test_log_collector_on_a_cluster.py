@@ -39,6 +39,7 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
         "log_collector_loki_url": "http://loki.example.internal:3100",
         "log_collector_image": IMAGE,
         "log_collector_metrics_networks": ["192.0.2.40/32"],
+        "log_collector_traces_endpoint": "http://tempo.example.internal:4318",
     }
     (folder / "given.yml").write_text(yaml.safe_dump(given))
     done = subprocess.run(
@@ -125,3 +126,4 @@ def test_its_configuration_is_the_one_that_it_is_started_with(
     [queue] = [mount for mount in container["volumeMounts"] if mount["name"] == "queue"]
     assert config["extensions"]["file_storage"]["directory"] == queue["mountPath"]
     assert config["service"]["pipelines"]["logs"]["processors"] == ["memory_limiter", "k8s_attributes"]
+    assert list(config["service"]["pipelines"]) == ["logs"], "nobody reaches its loopback address to bring traces"
