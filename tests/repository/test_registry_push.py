@@ -18,6 +18,7 @@ UPLOADS = "/v2/team/athena/blobs/uploads/"
 
 @pytest.fixture(scope="module")
 def push() -> ModuleType:
+    load("roles/container_image/module_utils/image_registry.py")
     return load("roles/container_image/library/registry_push.py")
 
 

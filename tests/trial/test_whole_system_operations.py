@@ -1,11 +1,13 @@
 """What a person does with an environment that is deployed. Everything is left as it was found."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from deployment import Deployment
+from image_index import ELSEWHERE, HERE, push_index
 
 pytest_plugins = ["the_deployment"]
 pytestmark = pytest.mark.timeout(900)
@@ -13,14 +15,23 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def another_image(deployment: Deployment) -> str:
-    """A tag of the registry: the service as it is deployed, as an image of its own."""
-    registry = deployment.trial.variables["athena_registry_push"]
+    """The service as it is deployed as an image of its own, in an index for two platforms: the index's digest.
+
+    Its tag is `of-a-test`; that of an index with nothing for the nodes is `of-elsewhere`.
+    """
+    repository = f"{deployment.trial.variables['athena_registry_push']}/athena"
     deployed = deployment.in_force()["content"]["images"]["service"].partition("@")[2]
-    name = f"{registry}/athena:of-a-test"
-    described = f"FROM {registry}/athena@{deployed}\nLABEL of-a-test=yes\n"
-    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=described, text=True, check=True)
+    name = f"{repository}:of-a-test"
+    described = f"FROM {repository}@{deployed}\nLABEL of-a-test=yes\n"
+    environment = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # or it is an index already
+    build = ("docker", "build", "--quiet", "--tag", name, "-")
+    subprocess.run(build, input=described, text=True, check=True, env=environment)
     subprocess.run(["docker", "push", "--quiet", name], check=True)
-    return "of-a-test"
+    inspect = ("docker", "image", "inspect", "--format", "{{json .RepoDigests}}", name)
+    told = json.loads(subprocess.run(inspect, capture_output=True, text=True, check=True).stdout)
+    image = next(one.partition("@")[2] for one in told if one.startswith(f"{repository}@"))
+    push_index(repository, "of-elsewhere", image, [ELSEWHERE])
+    return push_index(repository, "of-a-test", image, [HERE, ELSEWHERE])
 
 
 def digests(deployment: Deployment) -> dict[str, str]:
@@ -117,10 +128,13 @@ def test_one_component_runs_another_version_until_it_is_told_default(
     deployment: Deployment, another_image: str
 ) -> None:
     before = digests(deployment)
-    done = deployment.run("update", "orchestrator", another_image)
+    unfit = deployment.run("update", "orchestrator", "of-elsewhere")
+    assert unfit.code == 1, unfit.output
+    assert f"of-elsewhere is for {ELSEWHERE} alone, and the cluster has nodes of {HERE}." in unfit.output
+    done = deployment.run("update", "orchestrator", "of-a-test")
     assert done.code == 0, done.output
     after = digests(deployment)
-    assert after["orchestrator"] != before["orchestrator"]
+    assert after["orchestrator"] == another_image != before["orchestrator"]
     assert {name for name in after if after[name] != before[name]} == {"orchestrator"}
     assert "orchestrator" in deployment.in_force()["content"]["images"]
     back = deployment.run("update", "orchestrator", "default")
