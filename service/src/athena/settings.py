@@ -6,7 +6,7 @@ Each process reads the one class that it needs, once, at its start, and hands th
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,6 +15,7 @@ def _without_trailing_slash(url: str) -> str:
 
 
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+"), AfterValidator(_without_trailing_slash)]
+RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss)://")]
 
 
 class _Settings(BaseSettings):
@@ -75,18 +76,33 @@ class RouterSettings(ClientSettings):
 
 
 class ProxySettings(RouterSettings):
-    """What the model proxy needs besides: a file of its callers' API keys (none: nobody needs one), and how many
-    processes share its port.
+    """What the model proxy needs besides: whether it asks its callers for API keys, which are those of the registry and
+    of a file, if there is one; Redis, where proxies on several hosts count the requests and tokens of keys together
+    (none: each host by itself); and how many processes share its port.
     """
 
     proxy_api_keys_file: Path | None = None
+    proxy_ask_for_keys: bool = False
+    redis_url: RedisUrl | None = None
     proxy_workers: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @field_validator("proxy_ask_for_keys")
+    @classmethod
+    def _knows_keys(cls, asks: bool, others: ValidationInfo) -> bool:
+        if asks and others.data.get("admin_api_token") is None and others.data.get("proxy_api_keys_file") is None:
+            raise ValueError("there is neither ADMIN_API_TOKEN, for the keys of the registry, nor PROXY_API_KEYS_FILE")
+        return asks
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers need an API key; a file of keys says so by itself."""
+        return self.proxy_ask_for_keys or self.proxy_api_keys_file is not None
 
 
 class OrchestratorSettings(RouterSettings):
     """What the orchestrator needs besides: Redis for conversations, and a table of intents (none: the packaged one)."""
 
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss)://")] | None = None
+    redis_url: RedisUrl | None = None
     orchestrator_intents_file: Path | None = None
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from athena.proxy.keys import Keys
+from athena.auth.api_keys import digest_of
+from athena.proxy.keys import read
 from tests.support.processes import athena
 
 
@@ -14,7 +15,7 @@ def test_a_key_is_made_put_into_the_file_and_lets_its_caller_in(tmp_path: Path) 
     assert key not in made.stderr + line
     file = tmp_path / "keys"
     file.write_text(line + "\n")
-    assert Keys(file).caller(f"Bearer {key}".encode(), None) == "alice"
+    assert [(known.caller, known.digest.hex()) for known in read(file)] == [("alice", digest_of(key))]
     checked = athena("key", "check", str(file))
     assert checked.stdout == f"{file}: 1 keys of 1 callers: alice\n"
 

@@ -125,6 +125,8 @@ class Registry(StandIn):
             await heard.raw(b"HTTP/1.1 204 No Content\r\n\r\n")
         elif path == "/api/llm-backends":
             await heard.answer(json.dumps(self.rows).encode(), x_registry_version=str(self.version))
+        elif path == "/api/api-keys/digests":
+            await heard.answer(b"[]", x_registry_version=str(self.version))
         else:
             await heard.answer(b'{"title": "Not found", "status": 404}', status=404)
 

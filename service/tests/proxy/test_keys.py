@@ -1,6 +1,7 @@
 """Who may use the proxy: API keys in a file that may change at any time."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,14 +10,18 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from athena.proxy import keyring as keyring_module
 from athena.proxy import keys as keys_module
 from athena.proxy.app import create_app
-from athena.proxy.keys import Keys, KeysFileError, new_key, parse, read
+from athena.proxy.caller import Caller
+from athena.proxy.keyring import KeyRing
+from athena.proxy.keys import KeysFile, KeysFileError, new_key, parse, read
 from athena.proxy.server.limits import Limits
 from athena.settings import ProxySettings
-from tests.proxy.conftest import TOKEN, Run, closed_port
+from tests.proxy.conftest import TOKEN, Run, wait_for_configuration
 from tests.proxy.engines import ollama_engine
 from tests.proxy.plain import Line
+from tests.proxy.standin import Registry
 from tests.support.prompt_server import serving_prompts
 
 ALICE, ALICES_LINE = new_key("alice")
@@ -45,6 +50,20 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
     path.write_text(f"# callers\n\n{ALICES_LINE}\n{BOBS_LINE}  # since spring\n")
     return path
+
+
+class Keys:
+    """The keys of a file alone, and the names of their callers."""
+
+    def __init__(self, file: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the file; raises KeysFileError."""
+        self.ring = KeyRing(KeysFile(file, clock=clock), None, caller_of=lambda key: Caller(key.name, key))
+        self.refusal = self.ring.refusal
+
+    def caller(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
+        """Return the name of who sends these headers."""
+        caller = self.ring.caller(authorization, api_key)
+        return caller.name if caller is not None else None
 
 
 def bearer(key: str) -> bytes:
@@ -103,15 +122,15 @@ def test_a_refusal_says_what_is_missing_and_never_repeats_a_key(file: Path) -> N
 def test_whoever_guesses_fills_no_memory_nor_does_a_caller_who_varies_the_header(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_module, "_KEPT_HEADERS", 8)
+    monkeypatch.setattr(keyring_module, "_KEPT_HEADERS", 8)
     keys = Keys(file)
     for number in range(100):
         assert keys.caller(bearer(f"guess-{number}"), b"guess-%d" % number) is None
-    assert not keys._by_authorization
-    assert not keys._by_api_key
+    assert not keys.ring._by_authorization
+    assert not keys.ring._by_api_key
     for spaces in range(1, 100):
         assert keys.caller(b"Bearer" + b" " * spaces + ALICE.encode(), None) == "alice"
-        assert len(keys._by_authorization) <= 8
+        assert len(keys.ring._by_authorization) <= 8
 
 
 def test_a_changed_file_holds_within_a_second(file: Path) -> None:
@@ -186,7 +205,7 @@ def test_a_caller_may_have_two_keys_while_one_replaces_the_other(file: Path) -> 
 
 
 def test_keys_that_share_a_bucket_are_told_apart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys_module, "_BUCKET", 0)
+    monkeypatch.setattr(keyring_module, "_BUCKET", 0)
     keys = Keys(file)
     assert keys.caller(bearer(ALICE), None) == "alice"
     assert keys.caller(bearer(BOB), None) == "bob@example.org"
@@ -246,16 +265,16 @@ def test_new_keys_differ_and_a_name_that_cannot_stand_in_the_file_is_refused() -
 
 @pytest.fixture
 def guarded(file: Path, stack: ExitStack, stand_in: Run) -> str:
-    """The address of a proxy that asks for keys, in front of an Ollama."""
+    """The address of a proxy that asks for keys, in front of an Ollama; the registry has none."""
     settings = ProxySettings.model_validate(
         {
-            "admin_api_url": f"http://127.0.0.1:{closed_port()}",
+            "admin_api_url": stack.enter_context(Registry([])).url,
             "admin_api_token": TOKEN,
             "ollama_url": stand_in(ollama_engine).url,
             "proxy_api_keys_file": file,
         }
     )
-    return stack.enter_context(serving_prompts(create_app(settings), Limits())).url
+    return wait_for_configuration(stack.enter_context(serving_prompts(create_app(settings), Limits())).url)
 
 
 GENERATE = {"model": "tiny:latest", "prompt": "Once", "stream": False}

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 
 from athena import problems
-from athena.admin import endpoints, health, hosts, metrics, why
+from athena.admin import api_keys, endpoints, health, hosts, metrics, why
 from athena.admin.changes import Changes
 from athena.admin.metrics import AdminMetrics
 from athena.admin.why import ProxyQuestion
@@ -54,7 +54,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
 
     app = FastAPI(
         title="Athena Admin API",
-        summary="The registry of LLM backends, and what the hosts of engines report.",
+        summary="The registry of LLM backends, the API keys of callers, and what the hosts of engines report.",
         version="1",
         lifespan=lifespan,
         telemetry=NOT_FASTAPIS,
@@ -82,6 +82,7 @@ def create_app(settings: AdminSettings) -> FastAPI:
     app.include_router(endpoints.router)
     app.include_router(why.router)
     app.include_router(hosts.router)
+    app.include_router(api_keys.router)
     return app
 
 

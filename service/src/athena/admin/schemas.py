@@ -153,11 +153,13 @@ Arm = (
 Moment = Annotated[datetime, PlainSerializer(_seconds, return_type=str), Field(examples=["2025-11-15T10:00:00Z"])]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What a caller sends: nothing that is not known, and no value of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class BackendNew(_Body):
+class BackendNew(Body):
     """A backend to add. Naming `priority`, `weight` or `arm` adds it to the route of a model that already has one."""
 
     model_name: ModelName
@@ -273,7 +275,7 @@ class AuditQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class Figure(_Body):
+class Figure(Body):
     """What one backend did since the last report: counts, and sums in milliseconds, tokens and seconds.
 
     Of an arm also how many `times` to the first token were seen, and the sums of the logarithms of their seconds and of
@@ -297,7 +299,7 @@ class Figure(_Body):
         return self
 
 
-class FigureReport(_Body):
+class FigureReport(Body):
     """A batch of figures. Its id makes it count once, however often it is sent within a week."""
 
     batch_id: Annotated[UUID, Field(strict=False)]

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from athena.cli import ask, backends, database, hosts, key, serve, token, verify, why
+from athena.cli import ask, backends, database, hosts, key, keys, serve, token, verify, why
 from athena.errors import AthenaError
 
 INTERRUPTED = 130
@@ -25,7 +25,8 @@ app.command()(serve.serve)
 app.command()(database.migrate)
 app.add_typer(database.postgres)
 app.command()(token.token)
-app.add_typer(key.keys)
+app.add_typer(keys.keys)
+app.add_typer(key.key_file)
 app.add_typer(backends.backends)
 app.add_typer(hosts.hosts)
 app.command()(ask.ask)

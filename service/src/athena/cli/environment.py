@@ -32,6 +32,7 @@ EXPECTED = {
     "proxy_url": "http:// or https:// and a host",
     "router_host_policy": "weighted or warm",
     "proxy_api_keys_file": "the path of a file of API keys",
+    "proxy_ask_for_keys": "true, together with ADMIN_API_TOKEN, or false",
     "proxy_workers": "a number of processes from 1 to 64",
     "redis_url": "redis://HOST:PORT/DB",
     "orchestrator_intents_file": "the path of a table of intents",

@@ -1,19 +1,19 @@
-"""`athena key`: the API keys of the model proxy's callers."""
+"""`athena key`: a file of API keys of the model proxy's callers; those of the registry are `athena keys`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-keys = typer.Typer(
+key_file = typer.Typer(
     name="key",
-    help="Make and check API keys of the model proxy; it reads them from PROXY_API_KEYS_FILE.",
+    help="Make and check a file of API keys, PROXY_API_KEYS_FILE of the model proxy; `athena keys` needs no file.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@keys.command()
+@key_file.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, as logs and queues will know the caller.")],
 ) -> None:
@@ -30,7 +30,7 @@ def create(
     )
 
 
-@keys.command()
+@key_file.command()
 def check(file: Annotated[Path, typer.Argument(help="A file of keys.")]) -> None:
     """Say whose keys a file holds, or which of its lines is wrong."""
     from athena.proxy.keys import read

@@ -20,6 +20,7 @@ from athena.settings import ClientSettings
 
 PATH = "/api/llm-backends"
 HOSTS_PATH = "/api/hosts"
+KEYS_PATH = "/api/api-keys"
 TIMEOUT_SECONDS = 15.0
 _ERRORS: dict[int, type[AthenaError]] = {
     error.status: error
@@ -98,6 +99,21 @@ class RegistryClient:
     def forget_host(self, name: str) -> None:
         """Forget a host."""
         self._call("DELETE", f"{HOSTS_PATH}/{quote(name, safe='')}")
+
+    def keys(self, *, valid_only: bool = False) -> Rows:
+        """Return what is known of every API key, oldest first."""
+        keys: Rows = self._call("GET", KEYS_PATH, params={"valid_only": "true"} if valid_only else None)
+        return keys
+
+    def make_key(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Make an API key and return what is known of it, with itself as `key`."""
+        made: dict[str, Any] = self._call("POST", KEYS_PATH, json=fields)
+        return made
+
+    def revoke_key(self, key_id: int) -> dict[str, Any]:
+        """Have an API key hold no more, and return what is known of it."""
+        revoked: dict[str, Any] = self._call("POST", f"{KEYS_PATH}/{key_id}/revoke")
+        return revoked
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, MetaData, String, Text, UniqueConstraint, func
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -129,3 +129,31 @@ class HostReportRow(Base):
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
     report: Mapped[dict[str, Any]]
+
+
+class ApiKeyRow(Base):
+    """A key of one of the proxy's callers, of which only the digest is kept.
+
+    `models` are those that it may use, None: all. A limit that is None is none. Neither a revoked key nor one that has
+    expired holds.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        UniqueConstraint("digest"),
+        CheckConstraint("requests_per_minute > 0", name="requests_per_minute"),
+        CheckConstraint("tokens_per_minute > 0", name="tokens_per_minute"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    prefix: Mapped[str] = mapped_column(String(32))
+    digest: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(String(20)))
+    models: Mapped[list[str] | None] = mapped_column(ARRAY(String(200)))
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]

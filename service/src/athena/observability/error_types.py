@@ -38,7 +38,9 @@ _GROUPS = {
     ErrorGroup.POLICY: (
         "forbidden",
         "head_too_large",
+        "model_not_allowed",
         "payload_too_large",
+        "rate_limit_exceeded",
         "too_many_requests",
         "unauthorized",
     ),

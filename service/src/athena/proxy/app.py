@@ -7,16 +7,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import structlog
 
+from athena.auth.api_keys import KeyScope
 from athena.errors import AthenaError, ForbiddenError
 from athena.observability import tracing
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.observability.service_metrics import CONTENT_TYPE
 from athena.observability.sharing import SharedMetrics
+from athena.proxy.caller import Caller, scope_of
 from athena.proxy.callers import Callers
 from athena.proxy.forward import Forwarder
 from athena.proxy.health import health
@@ -32,22 +34,29 @@ from athena.proxy.http import (
     not_found,
     show,
 )
-from athena.proxy.keys import Keys
+from athena.proxy.keyring import KeyRing
+from athena.proxy.keys import KeysFile
 from athena.proxy.models import Models
 from athena.proxy.ollama_models import OllamaModels
+from athena.proxy.quota import Quotas
 from athena.proxy.server.exchange import Exchange
 from athena.proxy.server.listener import Server
+from athena.proxy.used_keys import UsedKeys
 from athena.proxy.why import why
 from athena.router.board import Board
 from athena.router.dispatch import Dispatcher
 from athena.router.periods import Periods
 from athena.router.services import RouterServices
-from athena.router.types import Dialect, Operation
+from athena.router.types import ApiKey, Dialect, Operation
 from athena.settings import ProxySettings
+
+if TYPE_CHECKING:
+    from athena.proxy.quota_redis import RedisQuotas
 
 log = structlog.get_logger()
 
-Page = Callable[[], Awaitable[Answer]]
+OpenPage = Callable[[], Awaitable[Answer]]
+CallersPage = Callable[[Caller], Awaitable[Answer]]
 
 _COLLECT_SECONDS = 2.0
 _SWEEPS_OF_THE_YOUNG = 30
@@ -85,16 +94,24 @@ class Proxy:
         self._models: Models
         self._ollama_models: OllamaModels
         self._callers: Callers
-        self._pages: Mapping[str, Page] = {}
+        self._pages: Mapping[str, OpenPage] = {}
+        self._callers_pages: Mapping[str, CallersPage] = {}
         self._constant: Mapping[str, Answer] = {}
 
     async def __aenter__(self) -> Self:
         """Make the parts; raises what a neighbour or a file that they cannot do without is at fault of."""
-        keys_file = self._settings.proxy_api_keys_file
-        self._callers = Callers(Keys(keys_file) if keys_file is not None else None)
+        settings = self._settings
+        keys_file = KeysFile(settings.proxy_api_keys_file) if settings.proxy_api_keys_file is not None else None
         await self._stack.enter_async_context(tracing.sending())
-        services = RouterServices(self._settings, board=self._board, metrics=self._metrics.router, periods=Periods())
+        services = RouterServices(
+            settings,
+            board=self._board,
+            metrics=self._metrics.router,
+            periods=Periods(),
+            keys=settings.asks_for_keys,
+        )
         await self._stack.enter_async_context(services)
+        self._callers = await self._know_callers(keys_file, services)
         self._start(services)
         await self._stack.enter_async_context(self._metrics)
         self._stack.callback(_tune_collector())
@@ -127,7 +144,8 @@ class Proxy:
         """Refuse a body that is still on its way to a prompt's path if its caller has no key."""
         if (exchange.path in _PROMPTS or exchange.path == _SHOW) and exchange.method == "POST":
             try:
-                self._callers.identify(exchange)
+                prompt = _PROMPTS.get(exchange.path)
+                self._callers.identify(exchange, scope_of(prompt[1]) if prompt is not None else KeyScope.MODELS)
             except AthenaError as error:
                 return error
         return None
@@ -139,6 +157,31 @@ class Proxy:
             self._forwarder.refuse(*prompt, exchange, error)
         else:
             show(exchange, error_answer(dialect_of(exchange.path), error))
+
+    async def _know_callers(self, file: KeysFile | None, services: RouterServices) -> Callers:
+        settings = self._settings
+        if not settings.asks_for_keys:
+            return Callers(None)
+        quotas = Quotas(services.gates.board, self._redis())
+
+        def caller_of(key: ApiKey) -> Caller:
+            return Caller(key.name, key, quotas.of(key))
+
+        if settings.admin_api_token is None:
+            return Callers(KeyRing(file, None, caller_of=caller_of))
+        token = settings.admin_api_token.get_secret_value()
+        used = UsedKeys(services.upstream, url=settings.admin_api_url, token=token)
+        await self._stack.enter_async_context(used)
+        return Callers(KeyRing(file, services.configuration, caller_of=caller_of), used)
+
+    def _redis(self) -> "RedisQuotas | None":
+        if self._settings.redis_url is None:
+            return None
+        from athena.proxy.quota_redis import RedisQuotas  # noqa: PLC0415 - memory that others do not pay
+
+        redis = RedisQuotas(self._settings.redis_url)
+        self._stack.push_async_callback(redis.aclose)
+        return redis
 
     def _start(self, services: RouterServices) -> None:
         configuration = services.configuration
@@ -160,10 +203,12 @@ class Proxy:
             return Answer(body=self._metrics.exposition(), fields=fields(CONTENT_TYPE.encode()))
 
         self._pages = {
-            "/api/ps": self._ollama_models.ps,
-            "/api/tags": models.tags,
             "/health": lambda: health(configuration, models, services.gates),
             "/metrics": metrics,
+        }
+        self._callers_pages = {
+            "/api/ps": self._ollama_models.ps,
+            "/api/tags": models.tags,
             "/v1/models": models.list,
         }
 
@@ -189,19 +234,28 @@ class Proxy:
                 "on the engine's host, or by the models that are declared for the fleet."
             )
         if path == _SHOW:
-            self._callers.identify(exchange)
-            return await self._ollama_models.show(exchange.body)
+            caller = self._callers.identify(exchange, KeyScope.MODELS)
+            return await self._ollama_models.show(exchange.body, caller)
         page = self._pages.get(path)
-        one_model = path.startswith(_MODEL) and path != _MODEL
-        if page is None and not one_model and path not in self._constant and path != _WHY:
+        of_models = path in self._callers_pages or path == _WHY or (path.startswith(_MODEL) and path != _MODEL)
+        if page is None and not of_models and path not in self._constant:
             return not_found(path)
         if method not in _READ:
             return method_not_allowed(path, method, _READ)
-        if path.startswith(("/v1/", "/api/", "/athena/")) and not (path == _WHY and self._has_token(exchange)):
-            self._callers.identify(exchange)
+        if page is not None:
+            return await page()
+        if path == _WHY and self._has_token(exchange):
+            caller = Caller(exchange.peer)
+        else:
+            caller = self._callers.identify(exchange, KeyScope.MODELS)
+        return await self._tell(path, exchange.query, caller)
+
+    async def _tell(self, path: str, query: str, caller: Caller) -> Answer:
+        """Return what a caller is told of the models."""
         if path == _WHY:
-            return await why(self._dispatcher, exchange.query)
-        return await page() if page is not None else await self._models.show(path.removeprefix(_MODEL))
+            return await why(self._dispatcher, query, caller)
+        page = self._callers_pages.get(path)
+        return await page(caller) if page is not None else await self._models.show(path.removeprefix(_MODEL), caller)
 
     def _has_token(self, exchange: Exchange) -> bool:
         """Whether the installation's token was sent: the Admin API asks with it, who has no key."""

@@ -1,7 +1,10 @@
 """Who calls, and how urgent it is."""
 
-from athena.proxy.keys import Keys
+from athena.auth.api_keys import KeyScope
+from athena.proxy.caller import Caller
+from athena.proxy.keyring import KeyRing
 from athena.proxy.server.exchange import Exchange
+from athena.proxy.used_keys import UsedKeys
 from athena.router.errors import RequestRejectedError
 
 PRIORITY_HEADER = b"x-athena-priority"
@@ -10,19 +13,28 @@ _NORMAL = 1
 
 
 class Callers:
-    """Tells the callers apart: by their API keys where there are any, otherwise by their addresses."""
+    """Tells the callers apart: by their API keys where those are asked for, otherwise by their addresses."""
 
-    def __init__(self, keys: Keys | None) -> None:
+    def __init__(self, keys: KeyRing | None, used: UsedKeys | None = None) -> None:
+        """`used` takes note of the keys of the registry that are sent."""
         self._keys = keys
+        self._used = used
 
-    def identify(self, exchange: Exchange) -> str:
-        """Return the caller's name; raises UnauthorizedError where a key is needed and none that holds was sent."""
+    def identify(self, exchange: Exchange, scope: KeyScope) -> Caller:
+        """Return the caller, whose key is for `scope`.
+
+        Raises UnauthorizedError where a key is needed and none that holds was sent, ForbiddenError where it is not for
+        this, and UnavailableError while it is not known which keys there are.
+        """
         if self._keys is None:
-            return exchange.peer
+            return Caller(exchange.peer)
         authorization, api_key = exchange.header(b"authorization"), exchange.header(b"x-api-key")
         caller = self._keys.caller(authorization, api_key)
         if caller is None:
             raise self._keys.refusal(authorization, api_key)
+        if self._used is not None and caller.key_id is not None:
+            self._used.note(caller.key_id)
+        caller.check_scope(scope)
         return caller
 
 

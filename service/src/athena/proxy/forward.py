@@ -1,6 +1,7 @@
 """The path of a request for a reply: from the caller's bytes to an engine and back, watched at both ends."""
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from athena.errors import AthenaError
 from athena.observability.error_types import CANCELLED, SHUTDOWN, ErrorGroup, group_of, named
 from athena.observability.gen_ai_metrics import NO_PROVIDER, OPERATION_NAMES, OTHER_MODEL
 from athena.observability.proxy_metrics import ProxyMetrics
+from athena.proxy.caller import scope_of
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.http import JSON, InternalError, error_answer
+from athena.proxy.quota import Quota
 from athena.proxy.server.errors import ShuttingDownError
 from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_BYTES_OF_A_TOKEN = 4  # of a prompt, about
+_LINES_OF_AN_EVENT = 2  # of SSE: the data, and a blank one
 _UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
@@ -33,8 +38,8 @@ class _Forwarding:
     """One request for a reply, and what becomes of it."""
 
     __slots__ = (
-        "call", "dialect", "error_type", "exchange", "first_token", "identity", "operation", "span", "status", "target",
-        "usage",
+        "call", "dialect", "error_type", "exchange", "first_token", "identity", "lines", "operation", "quota", "span",
+        "status", "target", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
@@ -46,6 +51,8 @@ class _Forwarding:
         self.target: Target | None = None
         self.first_token: float | None = None
         self.usage: Usage | None = None
+        self.quota: Quota | None = None
+        self.lines = 0  # of a stream, where the caller's key has a limit of tokens
         self.error_type = ""
         self.status = 200
         self.span: Span | None = None
@@ -73,6 +80,32 @@ class _Forwarding:
             started=self.exchange.started,
             echo=request.echo,
         )
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """What sends a piece of a stream to the caller."""
+        write = self.exchange.write
+        if self.quota is None or not self.quota.counts_tokens:
+            return write
+
+        def count(data: bytes) -> None:
+            self.lines += data.count(b"\n")
+            write(data)
+
+        return count
+
+    def tokens(self) -> int:
+        """Return how many tokens the request has cost, as its engine counted.
+
+        Where that is not known, because the caller left before the end or the engine does not say, they are estimated:
+        nobody is to get round a limit by leaving early. A refusal costs none.
+        """
+        if self.usage is not None:
+            return self.usage.prompt_tokens + self.usage.completion_tokens
+        if self.call is None or (self.target is None and self.error_type != CANCELLED):
+            return 0
+        pieces = self.lines if self.dialect is Dialect.OLLAMA else self.lines // _LINES_OF_AN_EVENT
+        return len(self.call.body) // _BYTES_OF_A_TOKEN + pieces
 
     def refuse(self, error: AthenaError) -> None:
         """Answer with an error, in the caller's dialect."""
@@ -149,6 +182,8 @@ class Forwarder:
             forwarding.fail(InternalError("The proxy failed on this request; its log has the cause."))
         finally:
             self._metrics.active.dec()
+            if forwarding.quota is not None:
+                forwarding.quota.spend(forwarding.tokens())
             self._record(forwarding)
 
     def refuse(self, dialect: Dialect, operation: Operation, exchange: Exchange, error: AthenaError) -> None:
@@ -159,13 +194,17 @@ class Forwarder:
 
     async def _answer(self, forwarding: _Forwarding) -> None:
         exchange = forwarding.exchange
-        caller = self._callers.identify(exchange)
+        caller = self._callers.identify(exchange, scope_of(forwarding.operation))
         call = forwarding.call = Call(forwarding.dialect, forwarding.operation, exchange.body)
         exchange.body = b""
-        call.caller = caller
+        call.caller = caller.name
         call.priority = priority_of(exchange)
         call.request_id = forwarding.identity.decode()
         call.span = forwarding.span
+        caller.check_model(call.model)
+        if caller.quota is not None:
+            await caller.quota.admit()
+            forwarding.quota = caller.quota
         reply = await self._dispatcher.open(call)
         forwarding.target = reply.target
         try:
@@ -252,5 +291,5 @@ async def _stream(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None
     content_type = reply.content_type if encoder is None else encoder.content_type
     exchange.begin(200, forwarding.fields(content_type) + _UNCACHED)
     exchange.regulate(reply.pause, reply.resume)
-    await reply.relay(exchange.write, encoder)
+    await reply.relay(forwarding.write, encoder)
     exchange.end()

@@ -1,29 +1,24 @@
-"""API keys of the proxy's callers: a file with a name and a key's SHA-256 in each line, read again when it changes.
+"""API keys of the proxy's callers in a file: a name and a key's SHA-256 in each line, read again when it changes.
 
-The file never holds a key itself. A key is random and long, so that its plain hash cannot be guessed back.
+The file never holds a key itself.
 """
 
-import hmac
 import re
-import secrets
 import stat
 import time
-from collections.abc import Callable, Mapping
-from hashlib import sha256
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
-from athena.errors import AthenaError, UnauthorizedError
+from athena.auth.api_keys import is_key_name, make_key
+from athena.errors import AthenaError
 
 CHECK_SECONDS = 1.0
 """How long a change of the file may stay unnoticed while requests come in."""
 
-_KEPT_HEADERS = 4096  # headers that were found good and are known again by their bytes
 _LARGEST_FILE = 16 * 1024 * 1024
-_BUCKET = 4  # leading bytes of a digest by which it is found
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 log = structlog.get_logger()
 
@@ -53,8 +48,8 @@ class _State(NamedTuple):
 def new_key(caller: str) -> tuple[str, str]:
     """Return a new key and its line for the file; raises KeysFileError where the name cannot stand there."""
     _check_name(caller)
-    key = f"sk-athena-{secrets.token_urlsafe(32)}"
-    return key, f"{caller} {sha256(key.encode()).hexdigest()}"
+    made = make_key()
+    return made.key, f"{caller} {made.digest}"
 
 
 def parse(text: str) -> tuple[Key, ...]:
@@ -96,11 +91,10 @@ def read(file: Path) -> tuple[Key, ...]:
     raise KeysFileError(f"the file of API keys {file} cannot be used: {fault}")
 
 
-class Keys:
-    """Knows by a request's headers who is calling. A key that is known costs a look-up of the header's bytes.
+class KeysFile:
+    """The keys of a file, looked at once a second at most, while requests come in.
 
-    The file is looked at once a second at most, while requests come in. A new one that does not hold is logged, and
-    the keys from before go on to hold; so it is when the file is gone.
+    A new file that does not hold is logged, and the keys from before go on to hold; so it is when the file is gone.
     """
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,44 +104,13 @@ class Keys:
         self._look_again = clock() + CHECK_SECONDS
         # The state is that from before the content: what is written meanwhile is noticed next time.
         self._state = _state(file)
-        self._take(read(file))
+        self._keys = read(file)
 
-    def caller(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
-        """Return the name of who sends these values of `Authorization` and `x-api-key`; None: nobody we know."""
+    def keys(self) -> tuple[Key, ...]:
+        """Return the keys: the same object until they change."""
         if self._clock() >= self._look_again:
             self._look()
-        return (
-            self._by_authorization.get(authorization)
-            or self._by_api_key.get(api_key)
-            or self._identify(authorization, api_key)
-        )
-
-    def refusal(self, authorization: bytes | None, api_key: bytes | None) -> UnauthorizedError:
-        """Return what to tell a caller whom `caller` does not know. It never repeats what they sent."""
-        if authorization is None and api_key is None:
-            return UnauthorizedError("An API key is needed: send it as `Authorization: Bearer KEY` or as `x-api-key`.")
-        if api_key is None and _bearer(authorization) is None:
-            return UnauthorizedError("`Authorization` must be `Bearer KEY`, with an API key of this proxy.")
-        return UnauthorizedError("The API key is not one of this proxy; its operator gives out new ones.")
-
-    def _identify(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
-        # Only what holds is kept: whoever guesses cannot fill the memory.
-        key = _bearer(authorization)
-        if key is not None and (name := self._name_of(key)) is not None:
-            _keep(self._by_authorization, authorization, name)
-            return name
-        if api_key is not None and (name := self._name_of(api_key)) is not None:
-            _keep(self._by_api_key, api_key, name)
-            return name
-        return None
-
-    def _name_of(self, key: bytes) -> str | None:
-        digest = sha256(key).digest()
-        found = None
-        for candidate in self._buckets.get(digest[:_BUCKET], ()):
-            if hmac.compare_digest(candidate.digest, digest):
-                found = candidate.caller
-        return found
+        return self._keys
 
     def _look(self) -> None:
         """Read the file again if it is another than last time."""
@@ -161,16 +124,8 @@ class Keys:
         except KeysFileError as error:
             log.warning("api_keys_not_loaded", error=error.detail, until_mended="the keys from before hold")
             return
-        self._take(keys)
+        self._keys = keys
         log.info("api_keys_loaded", file=str(self._file), keys=len(keys), callers=len({key.caller for key in keys}))
-
-    def _take(self, keys: tuple[Key, ...]) -> None:
-        buckets: dict[bytes, list[Key]] = {}
-        for key in keys:
-            buckets.setdefault(key.digest[:_BUCKET], []).append(key)
-        self._buckets: Mapping[bytes, list[Key]] = buckets
-        self._by_authorization: dict[bytes | None, str] = {}
-        self._by_api_key: dict[bytes | None, str] = {}
 
 
 def _parse_line(words: list[str]) -> Key:
@@ -184,7 +139,7 @@ def _parse_line(words: list[str]) -> Key:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_key_name(name):
         raise KeysFileError("a caller's name is 1 to 64 letters, digits and . _ @ - and starts with a letter or digit")
 
 
@@ -204,17 +159,3 @@ def _state(file: Path) -> _State | None:
     except OSError:
         return None
     return _State(status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-def _bearer(authorization: bytes | None) -> bytes | None:
-    """Return the key of `Bearer KEY`, None where it is something else; the scheme's case does not matter."""
-    if authorization is None:
-        return None
-    scheme, _, key = authorization.partition(b" ")
-    return key.strip() or None if scheme.lower() == b"bearer" else None
-
-
-def _keep(known: dict[bytes | None, str], value: bytes | None, name: str) -> None:
-    if len(known) >= _KEPT_HEADERS:
-        known.clear()
-    known[value] = name

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from athena.errors import NotFoundError
+from athena.proxy.caller import Caller
 from athena.proxy.http import Answer, error_answer, json_answer
 from athena.router.errors import BackendError
 from athena.router.models import is_served
@@ -67,17 +68,19 @@ class Models:
         except (BackendError, msgspec.MsgspecError):
             return None
 
-    async def tags(self) -> Answer:
-        """Return the answer of /api/tags."""
-        return json_answer({"models": list((await self._listed()).values())}, *self._completeness())
+    async def tags(self, caller: Caller) -> Answer:
+        """Return the answer of /api/tags: the models that the caller may use."""
+        models = [model for name, model in (await self._listed()).items() if caller.may_use(name)]
+        return json_answer({"models": models}, *self._completeness())
 
-    async def list(self) -> Answer:
-        """Return the answer of /v1/models."""
-        data = [_openai(name, model) for name, model in (await self._listed()).items()]
+    async def list(self, caller: Caller) -> Answer:
+        """Return the answer of /v1/models: those that the caller may use."""
+        data = [_openai(name, model) for name, model in (await self._listed()).items() if caller.may_use(name)]
         return json_answer({"object": "list", "data": data}, *self._completeness())
 
-    async def show(self, name: str) -> Answer:
-        """Return the answer of /v1/models/NAME."""
+    async def show(self, name: str, caller: Caller) -> Answer:
+        """Return the answer of /v1/models/NAME; raises ModelNotAllowedError."""
+        caller.check_model(name)
         model = (await self._listed()).get(name)
         if model is None and not self._configuration.snapshot.complete:
             await self._configuration.route(name)

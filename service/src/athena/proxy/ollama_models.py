@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from athena.errors import NotFoundError
+from athena.proxy.caller import Caller
 from athena.proxy.http import JSON, Answer, fields, json_answer
 from athena.proxy.models import NO_DETAILS
 from athena.router.dialects.decoding import decode
@@ -30,6 +31,13 @@ _CAPABILITIES = {Need.TOOLS: "tools", Need.IMAGES: "vision", Need.EMBEDDINGS: "e
 
 class _Loaded(msgspec.Struct):
     models: list[dict[str, Any]] | None = None
+
+
+class _Holdings(NamedTuple):
+    """The models that are loaded, by name, and whether all Ollamas have told."""
+
+    models: Mapping[str, dict[str, Any]]
+    complete: bool
 
 
 class _Asked(msgspec.Struct):
@@ -55,28 +63,33 @@ class OllamaModels:
         self._ollama_url = ollama_url
         self._asking = asyncio.Lock()
         self._asked_at = -_CACHE_SECONDS
-        self._loaded = json_answer({"models": []})
+        self._loaded = _Holdings({}, complete=True)
 
-    async def ps(self) -> Answer:
+    async def ps(self, caller: Caller) -> Answer:
         """Return the answer of /api/ps: of each registered model that an Ollama of its route holds, and all others
-        that the default Ollama does.
+        that the default Ollama does, as far as the caller may use them.
         """
         async with self._asking:
             if monotonic() - self._asked_at >= _CACHE_SECONDS:
                 self._loaded = await self._ask()
                 self._asked_at = monotonic()
-            return self._loaded
+            held = self._loaded
+        return json_answer(
+            {"models": [held.models[name] for name in sorted(held.models) if caller.may_use(name)]},
+            *(() if held.complete else (b"x-athena-models: incomplete",)),
+        )
 
-    async def show(self, body: bytes) -> Answer:
+    async def show(self, body: bytes, caller: Caller) -> Answer:
         """Return the answer of /api/show: that of the first Ollama of the model's route which has it.
 
-        Of a registered model that no Ollama shows there is only what is known of it. Raises NotFoundError, and
-        RequestRejectedError where no model is named.
+        Of a registered model that no Ollama shows there is only what is known of it. Raises NotFoundError,
+        RequestRejectedError where no model is named, and ModelNotAllowedError.
         """
         asked = decode(_ASKED, body)
         model = asked.model or asked.name
         if not model:
             raise RequestRejectedError("model: Name the model.", field="model")
+        caller.check_model(model)
         doors = await self._dispatcher.doors(model)
         question = msgspec.json.encode({"model": model, "verbose": bool(asked.verbose)})
         for door in doors:
@@ -93,7 +106,7 @@ class OllamaModels:
             raise NotFoundError(f"model '{model}' not found", field="model")
         return json_answer(_known(doors))
 
-    async def _ask(self) -> Answer:
+    async def _ask(self) -> _Holdings:
         snapshot = self._configuration.snapshot
         named = _names(snapshot, self._ollama_url)
         found = await asyncio.gather(*(self._loaded_at(url) for url in named))
@@ -106,11 +119,7 @@ class OllamaModels:
                     called = [name]
                 for one in called:
                     listed.setdefault(one, {**entry, "name": one, "model": one})
-        complete = snapshot.complete and None not in found
-        return json_answer(
-            {"models": [listed[name] for name in sorted(listed)]},
-            *(() if complete else (b"x-athena-models: incomplete",)),
-        )
+        return _Holdings(listed, complete=snapshot.complete and None not in found)
 
     async def _loaded_at(self, url: str) -> list[dict[str, Any]] | None:
         """Return what an Ollama holds; None where it does not say."""

@@ -37,6 +37,10 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def finish(self) -> None:
+        """Wait for the end of all."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -2,6 +2,7 @@
 
 The board is made before the workers are forked. Each backend that anybody asks for gets a slot of cells, each a double
 that is written in one piece: some are common, some belong to one worker each. Without workers it works the same.
+The limits of API keys have slots of their own here, whose common cells are theirs to use.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ from typing import IO, TypeAlias
 
 import structlog
 
-SLOTS = 2048
+SLOTS = 8192
 WORKERS = 64  # the most that a board can be made for
 # Common cells of a slot, by their place in it.
 SHUT, STATE, FAILURES, LEVEL, CHANGED_AT, RETRY_AT, REASON = 2, 3, 4, 5, 6, 7, 8

@@ -32,7 +32,8 @@ class RouterServices:
     `async with RouterServices(settings) as services: reply = await services.dispatcher.open(call)`. A `source` stands
     in for the Admin API. `board` is that of all workers of a proxy, attached; otherwise this loop has limits and
     breakers of its own. `metrics` counts what happens to requests. With `periods` the engines
-    are watched, by the first worker with probes of its own; otherwise requests alone show which engines serve.
+    are watched, by the first worker with probes of its own; otherwise requests alone show which engines serve. `keys`
+    has the configuration know the API keys of the registry as well.
     """
 
     configuration: Configuration
@@ -50,7 +51,9 @@ class RouterServices:
         board: Board | None = None,
         metrics: RouterMetrics | None = None,
         periods: Periods | None = None,
+        keys: bool = False,
     ) -> None:
+        self._keys = keys
         self._periods = periods
         self.settings = settings
         self.metrics = metrics if metrics is not None else RouterMetrics()
@@ -64,7 +67,7 @@ class RouterServices:
         token = settings.admin_api_token.get_secret_value() if settings.admin_api_token is not None else None
         self.upstream = UpstreamClient()
         self._stack.push_async_callback(self.upstream.aclose)
-        source = self._source or AdminSource(self.upstream, url=url, token=token)
+        source = self._source or AdminSource(self.upstream, url=url, token=token, keys=self._keys)
         self.configuration = Configuration(
             source, cache_seconds=settings.config_cache_seconds, state_file=settings.router_state_file
         )

@@ -9,7 +9,7 @@ import msgspec
 
 from athena.errors import UnavailableError
 from athena.router.errors import BackendError
-from athena.router.types import Backend, Snapshot
+from athena.router.types import ApiKey, Backend, Snapshot
 from athena.router.upstream import Reply, UpstreamClient
 
 LOOK_UP_SECONDS = 2.0
@@ -60,9 +60,13 @@ class _Version(msgspec.Struct):
 
 
 class AdminSource:
-    """The Admin API over HTTP. With a token the whole table is loaded; without, models are looked up one by one."""
+    """The Admin API over HTTP. With a token the whole table is loaded; without, models are looked up one by one.
 
-    def __init__(self, upstream: UpstreamClient, *, url: str, token: str | None) -> None:
+    `keys` says that the API keys of callers are wanted as well, which takes a token.
+    """
+
+    def __init__(self, upstream: UpstreamClient, *, url: str, token: str | None, keys: bool = False) -> None:
+        self._keys = keys
         self._upstream = upstream
         self._url = url
         self._headers = {"authorization": f"Bearer {token}"} if token is not None else {}
@@ -73,13 +77,17 @@ class AdminSource:
         return bool(self._headers)
 
     async def load(self) -> Snapshot:
-        """Return every backend."""
+        """Return every backend, and the keys where they are wanted."""
         reply = await self._get("/api/llm-backends", within=LOAD_SECONDS, headers=self._headers)
-        backends = _decode(reply, list[Backend])
-        version = reply.headers.get("x-registry-version", "")
-        if not version.isdecimal():
-            raise SourceError("the Admin API does not say at which version its table is (X-Registry-Version)")
-        return Snapshot(version=int(version), routes=by_model(backends), complete=True)
+        backends, version = _decode(reply, list[Backend]), _version(reply)
+        keys = None
+        if self._keys:
+            reply = await self._get("/api/api-keys/digests", within=LOAD_SECONDS, headers=self._headers)
+            if reply.status != _NOT_FOUND:  # as an Admin API from before there were keys answers
+                keys = _decode(reply, tuple[ApiKey, ...])
+                # A change between the two is loaded again.
+                version = min(version, _version(reply))
+        return Snapshot(version=version, routes=by_model(backends), complete=True, keys=keys)
 
     async def look_up(self, model: str) -> tuple[Backend, ...]:
         """Return the backends of one model by the endpoint that needs no token."""
@@ -110,6 +118,13 @@ def by_model(backends: Iterable[Backend]) -> dict[str, tuple[Backend, ...]]:
 
 def _normal(backend: Backend) -> Backend:
     return msgspec.structs.replace(backend, endpoint_url=backend.endpoint_url.rstrip("/"))
+
+
+def _version(reply: Reply) -> int:
+    version = reply.headers.get("x-registry-version", "")
+    if not version.isdecimal():
+        raise SourceError("the Admin API does not say at which version its table is (X-Registry-Version)")
+    return int(version)
 
 
 def _decode(reply: Reply, type_: type[_T]) -> _T:

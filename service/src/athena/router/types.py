@@ -5,6 +5,7 @@ and `Usage` are the neutral form between them; a request whose caller and engine
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -77,15 +78,34 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None = None
 
 
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry says of an API key that holds: whose it is and what its caller may do.
+
+    `digest` is the key's SHA-256 in hexadecimal; `models` None: all; a limit of None: none.
+    """
+
+    id: int
+    name: str
+    prefix: str
+    digest: str
+    scopes: tuple[str, ...]
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    expires_at: datetime | None = None
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The registry at one version: for each model name its backends, disabled ones included, in the registry's order.
 
-    `complete` says that a model that is not here has no backend; otherwise it has merely not been looked up.
+    `complete` says that a model that is not here has no backend; otherwise it has merely not been looked up. `keys` are
+    the API keys that hold, None where they were not asked for or could not be had.
     """
 
     version: int
     routes: Mapping[str, tuple[Backend, ...]]
     complete: bool
+    keys: tuple[ApiKey, ...] | None = None
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
