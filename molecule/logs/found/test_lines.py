@@ -117,10 +117,13 @@ def test_what_loki_keeps_is_nobody_elses(host: Host) -> None:
     assert host.file("/etc/athena/loki.yaml").mode == 0o640
     listening = host.check_output("ss --no-header --listening --tcp --numeric --processes")
     addresses = {line.split()[3] for line in listening.splitlines() if '"loki"' in line or '"otelcol"' in line}
-    addresses = {
-        address.replace("*:", "0.0.0.0:") for address in addresses
-    }  # where there is IPv6, Loki listens to both
-    assert addresses == {"0.0.0.0:3100", "127.0.0.1:9096", "127.0.0.1:8889"}
+    # Where there is IPv6, Loki listens to both.
+    assert {address.replace("*:", "0.0.0.0:") for address in addresses} == {
+        "0.0.0.0:3100",
+        "127.0.0.1:4318",
+        "127.0.0.1:9096",
+        "127.0.0.1:8889",
+    }
 
 
 def test_the_collector_tells_of_itself(caller: Caller) -> None:
