@@ -1,7 +1,5 @@
 """Keeps a call from the doors whose model is known to ignore a part of it, at next to no cost for all other calls."""
 
-from typing import Any
-
 import msgspec
 
 from athena.router.board import CAN, CONTEXT
@@ -15,20 +13,7 @@ from athena.router.routes import Door
 from athena.router.types import Dialect, Operation
 
 _CANNOT = len(Need)  # places by which the bits of what a model does not do are to the left of those of what it does
-# A body without these bytes does not ask for it. A name that is spelt with escapes is missed: an engine to which the
-# body is translated still refuses what it would ignore.
-_HINTS = {
-    Dialect.OPENAI: (
-        (BITS[Need.TOOLS], b'"tools"'),
-        (BITS[Need.IMAGES], b'"image_url"'),
-        (BITS[Need.JSON_SCHEMA], b'"response_format"'),
-    ),
-    Dialect.OLLAMA: (
-        (BITS[Need.TOOLS], b'"tools"'),
-        (BITS[Need.IMAGES], b'"images"'),
-        (BITS[Need.JSON_SCHEMA], b'"format"'),
-    ),
-}
+_READ_HERE = frozenset({Dialect.OPENAI, Dialect.OLLAMA})  # others are translated for every engine
 _FIELDS = {
     Need.JSON_SCHEMA: {Dialect.OPENAI: "response_format", Dialect.OLLAMA: "format", Dialect.RESPONSES: "text.format"},
     Need.TOOLS: dict.fromkeys(Dialect, "tools"),
@@ -37,13 +22,19 @@ _FIELDS = {
 }
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str = ""
 
 
 class _Message(msgspec.Struct):
-    content: str | list[_Part] | None = None
+    content: msgspec.Raw = _NOTHING
+
+
+class _OllamaMessage(_Message):
     images: list[msgspec.Raw] | None = None
 
 
@@ -52,18 +43,27 @@ class _Form(msgspec.Struct):
 
 
 class _Asked(msgspec.Struct):
-    """What of a body a need can be seen by; of each dialect's fields those that it has."""
+    """What of a body a need can be seen by. No text is read for it."""
 
-    messages: list[_Message] | None = None
-    prompt: Any = ""
-    system: str | None = None
     tools: list[msgspec.Raw] | None = None
-    images: list[msgspec.Raw] | None = None
+    prompt: msgspec.Raw = _NOTHING
+    system: msgspec.Raw = _NOTHING
+
+
+class _OpenAIAsked(_Asked):
+    messages: list[_Message] | None = None
     response_format: _Form | None = None
-    format: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_ASKED = msgspec.json.Decoder(_Asked)
+class _OllamaAsked(_Asked):
+    messages: list[_OllamaMessage] | None = None
+    images: list[msgspec.Raw] | None = None
+    format: msgspec.Raw = _NOTHING
+
+
+_OPENAI = msgspec.json.Decoder(_OpenAIAsked)
+_OLLAMA = msgspec.json.Decoder(_OllamaAsked)
+_CONTENT = msgspec.json.Decoder(str | list[_Part] | None)
 
 
 def known(capabilities: Capabilities) -> tuple[float, float]:
@@ -107,9 +107,12 @@ def fitting(call: Call, doors: list[Door], failures: list[Failure]) -> list[Door
         tokens = door.said.context_tokens or cells[CONTEXT]
         if tokens and (not context or tokens < context):
             context = tokens
-    if not _may_need(call, lacked, context):
+    long = bool(context) and needs.may_exceed(len(call.body), context)
+    if not (lacked or long or (context and call.dialect not in _READ_HERE)):
         return doors
-    asked = _needs(call)
+    asked = _needs(call, counted=long)
+    if not asked.features and not asked.context_tokens:
+        return doors
     targets = [(f"{door.target.engine} at {door.target.endpoint_url}", capabilities_of(door)) for door in doors]
     able = needs.able(asked, targets, model=call.model, field=_field(call, asked, lacked))
     if len(able) == len(doors):
@@ -122,51 +125,54 @@ def fitting(call: Call, doors: list[Door], failures: list[Failure]) -> list[Door
     return [doors[place] for place in able]
 
 
-def _may_need(call: Call, lacked: int, context: float) -> bool:
-    """Whether a call could need something that a door lacks, by a look at its bytes."""
-    if call.operation is Operation.EMBED:
-        return bool(lacked & BITS[Need.EMBEDDINGS])
-    hints = _HINTS.get(call.dialect) if call.dialect is not None else None
-    if hints is None:
-        return bool(lacked or context)  # its neutral form is there, or will be
-    if context and needs.may_exceed(len(call.body), context):
-        return True
-    body = call.body
-    return any(lacked & bit and hint in body for bit, hint in hints)
+def _needs(call: Call, *, counted: bool) -> Needs:
+    """Return what a call needs; of its length only where it is to be `counted`.
 
-
-def _needs(call: Call) -> Needs:
-    """Return what a call needs. Of one that is no request nothing: that is for an engine to say."""
+    Of one that is no request nothing: that is for an engine to say.
+    """
     if call.operation is Operation.EMBED:
         return Needs(features=frozenset({Need.EMBEDDINGS}))
-    if call.dialect not in _HINTS:
-        return needs.of_request(call.request)
+    if call.dialect not in _READ_HERE:
+        return needs.of_request(call.request)  # its neutral form is there, or will be
     try:
-        asked = _ASKED.decode(call.body)
+        asked = (_OPENAI if call.dialect is Dialect.OPENAI else _OLLAMA).decode(call.body)
+        tokens = needs.context_tokens(_characters(asked)) if counted else 0
+        return Needs(features=_features(asked), context_tokens=tokens)
     except BAD_JSON:
         return Needs()
-    features = set()
-    if asked.tools:
-        features.add(Need.TOOLS)
-    if _wants_form(asked, call.dialect):
-        features.add(Need.JSON_SCHEMA)
+
+
+def _features(asked: _OpenAIAsked | _OllamaAsked) -> frozenset[Need]:
     messages = asked.messages or []
-    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
-    if call.dialect is Dialect.OPENAI:
-        sees = any(part.type == "image_url" for part in parts)
+    if isinstance(asked, _OllamaAsked):
+        formed = bytes(asked.format) not in {b"null", b'""'}
+        sees = bool(asked.images) or any(message.images for message in asked.messages or [])
     else:
-        sees = bool(asked.images) or any(message.images for message in messages)
-    if sees:
-        features.add(Need.IMAGES)
-    said = [message.content for message in messages] + [part.text for part in parts] + [asked.prompt, asked.system]
-    characters = sum(len(text) for text in said if isinstance(text, str))
-    return Needs(features=frozenset(features), context_tokens=needs.context_tokens(characters))
+        formed = asked.response_format is not None and asked.response_format.type != "text"
+        sees = any(part.type == "image_url" for message in messages for part in _parts(message.content))
+    wanted = {Need.TOOLS: bool(asked.tools), Need.JSON_SCHEMA: formed, Need.IMAGES: sees}
+    return frozenset(need for need, word in wanted.items() if word)
 
 
-def _wants_form(asked: _Asked, dialect: Dialect | None) -> bool:
-    if dialect is Dialect.OPENAI:
-        return asked.response_format is not None and asked.response_format.type != "text"
-    return bytes(asked.format) not in {b"null", b'""'}
+def _parts(content: msgspec.Raw) -> list[_Part]:
+    if bytes(memoryview(content)[:1]) != b"[":
+        return []
+    parts = _CONTENT.decode(content)
+    return parts if isinstance(parts, list) else []
+
+
+def _characters(asked: _OpenAIAsked | _OllamaAsked) -> int:
+    """Return how long the texts of a prompt are, as far as they are texts."""
+    said = [asked.prompt, asked.system, *(message.content for message in asked.messages or [])]
+    return sum(_length(raw) for raw in said)
+
+
+def _length(raw: msgspec.Raw) -> int:
+    try:
+        text = _CONTENT.decode(raw) or ""
+    except BAD_JSON:
+        return 0
+    return len(text) if isinstance(text, str) else sum(len(part.text) for part in text)
 
 
 def _field(call: Call, asked: Needs, lacked: int) -> str | None:
