@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         method, path, _ = self._received[: self._received.index(b"\r\n")].decode("latin-1").split(" ", 2)
         body = self._received[end + 4 : after]
         self._received = self._received[after:]
-        if method != "POST":
+        if method != "POST" or path == "/api/show":
             self._show(path)
             return
         question = Question(path, body)
@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
 
     def _show(self, path: str) -> None:
-        """Answer a GET: what engines list, and what probes ask for."""
+        """Answer what is no prompt: what engines list, and what probes ask for."""
         known = {
             "/api/tags": {"models": []},
             "/api/ps": {"models": []},
