@@ -38,7 +38,7 @@ async def test_prompts_go_on_while_the_admin_api_is_gone_and_the_end_of_the_prox
     scene.registry.start()
     assert await asyncio.to_thread(proxy.server.stop) == 0
     assert scene.registry.figures()[1]["requests"] == 2 * ASKED
-    assert scene.registry.figures()[1].get("errors", 0) == 0
+    assert scene.registry.figures()[1]["errors"] == 0
 
 
 @pytest.mark.slow

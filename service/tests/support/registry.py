@@ -98,7 +98,7 @@ class Registry:
         sums: dict[int, dict[str, float]] = {}
         for batch in self.batches.values():
             for figure in batch:
-                total = sums.setdefault(figure["backend_id"], {})
+                total = sums.setdefault(figure["backend_id"], {"requests": 0, "errors": 0})  # what is not told is 0
                 for name, value in figure.items():
                     if name != "backend_id":
                         total[name] = total.get(name, 0) + value
