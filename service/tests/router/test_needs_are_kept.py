@@ -246,7 +246,8 @@ def test_what_is_seen_without_a_translation_is_what_the_translation_says(
     except RequestRejectedError:
         return  # it goes to no engine for which it would be translated
     assert seen.features == said.features
-    assert seen.context_tokens >= said.context_tokens
+    # A translation puts line breaks between the parts of a text, of which there are four here at most.
+    assert seen.context_tokens + 2 >= said.context_tokens
 
 
 def test_a_name_that_is_spelt_with_escapes_is_read_all_the_same() -> None:
