@@ -58,6 +58,7 @@ class UsedKeys:
             return
         ids = sorted(self._ids)[:_MOST]
         self._ids.difference_update(ids)
+        fault = "broken off"
         try:
             reply = await self._upstream.post(
                 self._url, msgspec.json.encode({"ids": ids}), headers=self._headers, within=_POST_SECONDS
@@ -65,8 +66,9 @@ class UsedKeys:
             fault = "" if reply.status in _OK else f"the Admin API answers {reply.status}"
         except BackendError as error:
             fault = error.detail
-        if fault:
-            self._ids.update(ids)
-            if not self._failing:
-                log.warning("used_keys_not_reported", error=fault)
+        finally:
+            if fault:
+                self._ids.update(ids)
+        if fault and not self._failing:
+            log.warning("used_keys_not_reported", error=fault)
         self._failing = bool(fault)
