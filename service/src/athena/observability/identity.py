@@ -6,7 +6,7 @@ Pure ASGI, without a web framework: the model proxy has none, and uses the funct
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
-from random import getrandbits
+from os import urandom
 from typing import Any
 
 import structlog
@@ -27,7 +27,7 @@ def identify(given: bytes | None) -> bytes:
     """Return the id that a caller gave its request if it is sane, otherwise a new one."""
     if given is not None and _SANE.fullmatch(given):
         return given
-    return b"%016x" % getrandbits(64)  # to find a request by in the logs; nothing that must not be guessed
+    return urandom(8).hex().encode()  # no generator with a state, which forked workers would share
 
 
 def current() -> str:
