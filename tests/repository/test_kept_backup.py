@@ -4,8 +4,6 @@ The tasks are those of a deployment to a cluster; the programs that they call on
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from loading import ROOT
+from playing import run_plays
 
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
 # Nothing listens on the port `discard`.
@@ -49,7 +48,6 @@ def migrate(folder: Path, database: dict[str, Any], pending: list[dict[str, Any]
         }
     ]
     play = {"hosts": "cluster", "gather_facts": False, "tasks": tasks}
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
     settings = {
         "schema_athena": str(folder / "athena"),
         "schema_database_url_file": str(folder / "url"),
@@ -58,17 +56,7 @@ def migrate(folder: Path, database: dict[str, Any], pending: list[dict[str, Any]
         "athena_database_is_external": False,
         **variables,
     }
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            *("--inventory", folder / "hosts.yml", "--extra-vars", json.dumps(settings), folder / "play.yml"),
-        ],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = run_plays(folder, [play], inventory=folder / "hosts.yml", variables=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return (folder / "calls").read_text().splitlines()
 

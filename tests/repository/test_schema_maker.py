@@ -5,8 +5,6 @@ A registry on this machine has what is left of the images; what each would answe
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +13,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import yaml
 from loading import ROOT
+from playing import run_plays
 
 OCI = "application/vnd.oci.image.index.v1+json"
 
@@ -86,18 +84,7 @@ def find(folder: Path, registry: str, at: str) -> tuple[str, list[str]]:
         {"ansible.builtin.debug": {"msg": "It is {{ athena_schema_maker }}"}},
     ]
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            *("--inventory", "localhost,", "--extra-vars", json.dumps(variables), folder / "play.yml"),
-        ],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = run_plays(folder, [play], variables=variables)
     return done.stdout + done.stderr, (folder / "asked").read_text().split()
 
 

@@ -4,15 +4,13 @@ The commands of the versions that are kept answer what they would of such a data
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from loading import ROOT
+from playing import run_plays
 
 KEPT = ("1", "2", "3")  # versions, for the schemas a, b and c
 STEPS = [
@@ -58,18 +56,7 @@ def decide(folder: Path, at: str, target: dict[str, Any], back: dict[str, Any]) 
     }
     tasks = [{"ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/decide_schema.yml")}]
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            *("--inventory", "localhost,", "--extra-vars", json.dumps(variables), folder / "play.yml"),
-        ],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = run_plays(folder, [play], variables=variables)
     said, asked = done.stdout + done.stderr, folder / "asked"
     assert asked.exists(), said
     return said, asked.read_text().splitlines()

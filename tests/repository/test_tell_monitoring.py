@@ -1,8 +1,6 @@
 """What a deployment and `status` tell the monitoring host, on hosts that are this machine and one that is away."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from loading import ROOT
+from playing import run_plays
 
 TASKS = ROOT / "playbooks/tasks"
 RELEASE = {"id": "r3", "until": "2026-03-01T12:00:00+00:00", "content": {"version": "0.1.0+g1234"}}
@@ -35,15 +34,7 @@ def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]]) -> lis
         "vars": {"athena_release_figures_dir": str(folder / "told")},
         "tasks": [*tasks, {"ansible.builtin.copy": note}],
     }
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "--inventory", folder / "hosts.yml", folder / "play.yml"],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = run_plays(folder, [play], inventory=folder / "hosts.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     problems: list[str] = json.loads((folder / "problems").read_text())
     return problems

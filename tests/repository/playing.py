@@ -1,0 +1,35 @@
+"""Plays of a test's own, run by Ansible as the project is set up."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from loading import ROOT
+
+PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+LONGEST_SECONDS = 300
+
+
+def run_plays(
+    folder: Path,
+    plays: Sequence[Mapping[str, Any]],
+    *,
+    inventory: Path | str = "localhost,",
+    variables: Mapping[str, Any] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Write plays to the folder and run them, with extra variables; how they ended is the caller's to judge."""
+    file = folder / "play.yml"
+    file.write_text(yaml.safe_dump(list(plays), sort_keys=False))
+    return subprocess.run(
+        [PLAYBOOK, "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), file],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONGEST_SECONDS,
+    )
