@@ -11,6 +11,7 @@ from sqlalchemy import text
 from athena.db.audit import lock_configuration
 from athena.db.session import Database, DatabaseUnavailableError
 from tests.support.admin import ADMIN_TOKEN, JWT_SECRET, AdminApi, running_admin_api
+from tests.support.postgres import PostgresServer
 from tests.support.processes import Server
 
 AT_ONCE = 5.0  # on a busy machine; far from the 25 s of a wait
@@ -67,6 +68,29 @@ def test_a_change_made_by_another_process_is_news_here_at_once(
         latest, seconds = answer.result()
         assert latest == 1
         assert seconds < AT_ONCE
+
+
+def test_a_database_that_was_restored_is_news_at_once_though_its_version_is_the_same(
+    own_admin_api: AdminApi, database_server: PostgresServer, pool: ThreadPoolExecutor
+) -> None:
+    def ask(**query: str | int) -> dict[str, str | int]:
+        answer = httpx.get(f"{own_admin_api.base_url}/api/llm-backends/changes", params=query, timeout=60)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, str | int] = answer.json()
+        return told
+
+    own_admin_api.add("m")
+    known = ask(after=0, wait=0)
+    waiting = pool.submit(ask, after=1, database=known["database"], wait=50)
+    before = database_server.replace_database(own_admin_api.database_url.rpartition("/")[2])
+    try:
+        told = waiting.result(25)
+        assert told["version"] == known["version"] == 1
+        assert told["database"] != known["database"]
+        # Whoever was not waiting just then learns it as well.
+        assert pool.submit(ask, after=1, database=known["database"], wait=50).result(25) == told
+    finally:
+        database_server.drop_database(before)
 
 
 def test_news_is_not_missed_while_nobody_listened(own_admin_api: AdminApi, pool: ThreadPoolExecutor) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from athena.router.source import SourceError
-from athena.router.types import Backend, BackendType, Snapshot
+from athena.router.types import Backend, BackendType, Edition, Snapshot
 from tests.router.standin import Asked
 
 
@@ -18,6 +18,7 @@ class Registry:
     def __init__(self, *rows: Backend, whole_table: bool = True) -> None:
         self.whole_table = whole_table
         self.version = 1
+        self.database = "1.1"
         self.rows = list(rows)
         self.away = False
         self.delay = 0.0
@@ -52,16 +53,25 @@ class Registry:
         await self._reach()
         return tuple(row for row in self.rows if row.model_name == model)
 
-    async def changed(self, after: int, wait: float) -> int:
+    async def restore(self, *rows: Backend) -> None:
+        """Replace the whole database by another one that is at the same version."""
+        async with self._changed:
+            self.rows = list(rows)
+            self.database += "1"
+            self._changed.notify_all()
+
+    async def changed(self, known: Edition, wait: float) -> Edition:
         """Wait for a change."""
         await self._reach()
         try:
             async with asyncio.timeout(wait), self._changed:
-                await self._changed.wait_for(lambda: self.version > after or self.away)
+                await self._changed.wait_for(
+                    lambda: self.version > known.version or known.database not in ("", self.database) or self.away
+                )
         except TimeoutError:
             pass
         await self._reach()
-        return self.version
+        return Edition(self.version, self.database)
 
 
 class AdminApi:
@@ -82,8 +92,9 @@ class AdminApi:
             asked.writer.close()
         elif url.path == "/api/llm-backends/changes":
             query = parse_qs(url.query)
-            version = await registry.changed(int(query["after"][0]), float(query["wait"][0]))
-            await self._answer(asked, 200, {"version": version})
+            known = Edition(int(query["after"][0]), query.get("database", [""])[0])
+            edition = await registry.changed(known, float(query["wait"][0]))
+            await self._answer(asked, 200, msgspec.to_builtins(edition))
         elif url.path.startswith("/api/llm-backends/model/"):
             rows = await registry.look_up(unquote(url.path.removeprefix("/api/llm-backends/model/")))
             route = [_as_json(row) for row in sorted(rows, key=lambda row: (row.priority, row.id or 0))]

@@ -75,6 +75,29 @@ async def test_a_registry_that_goes_back_to_an_older_version_is_followed(whole_t
         await until(lambda: configuration.snapshot.version == 8)
 
 
+async def test_a_restored_database_is_followed_at_once_though_its_version_is_the_same(
+    whole_table: bool,
+) -> None:
+    registry = Registry(A, whole_table=whole_table)
+    async with Configuration(registry) as configuration:
+        await configuration.route("m")
+        await until(lambda: configuration.snapshot.database == registry.database)
+        await registry.restore(B)
+        await until(lambda: configuration.snapshot.routes.get("m") == (B,))
+        assert configuration.snapshot.version == 1
+
+
+async def test_an_admin_api_that_does_not_tell_its_database_is_followed_by_its_version(
+    whole_table: bool,
+) -> None:
+    registry = Registry(A, whole_table=whole_table)
+    registry.database = ""
+    async with Configuration(registry) as configuration:
+        await configuration.route("m")
+        await registry.put(B)
+        await until(lambda: configuration.snapshot.routes.get("m") == (B,))
+
+
 async def test_the_last_known_configuration_goes_on_while_the_registry_is_away(whole_table: bool) -> None:
     registry = Registry(A, whole_table=whole_table)
     async with Configuration(registry, cache_seconds=0.1) as configuration:

@@ -1,5 +1,6 @@
 """The router with the real Admin API behind it."""
 
+import asyncio
 from pathlib import Path
 
 from athena.router.services import RouterServices
@@ -7,6 +8,7 @@ from athena.router.types import Abilities
 from athena.settings import RouterSettings
 from tests.router.standin import refused_url, until
 from tests.support.admin import AdminApi
+from tests.support.postgres import PostgresServer
 
 
 def settings(admin_api: AdminApi, *, token: bool) -> RouterSettings:
@@ -37,6 +39,29 @@ async def test_a_change_in_the_admin_api_reaches_every_router_at_once(admin_api:
         for services in (with_token, without):
             routes = services.configuration
             await until(lambda routes=routes: not routes.snapshot.routes["org/phi3:mini"][0].enabled)  # type: ignore[misc]
+
+
+async def test_a_database_that_was_restored_reaches_every_router_at_once(
+    own_admin_api: AdminApi, database_server: PostgresServer
+) -> None:
+    own_admin_api.add("m")
+    async with (
+        RouterServices(settings(own_admin_api, token=True)) as with_token,
+        RouterServices(settings(own_admin_api, token=False)) as without,
+    ):
+        routers = [services.configuration for services in (with_token, without)]
+        for router in routers:
+            await router.route("m")
+        await until(lambda: all(router.snapshot.database for router in routers))
+        known = routers[0].snapshot.edition
+        before = await asyncio.to_thread(
+            database_server.replace_database, own_admin_api.database_url.rpartition("/")[2]
+        )
+        try:
+            await until(lambda: all(router.snapshot.database != known.database for router in routers), 20)
+            assert {router.snapshot.version for router in routers} == {known.version}
+        finally:
+            await asyncio.to_thread(database_server.drop_database, before)
 
 
 async def test_the_limits_of_a_backend_reach_every_router(admin_api: AdminApi) -> None:

@@ -148,6 +148,17 @@ class PostgresServer:
         self._execute(statement)
         return name
 
+    def replace_database(self, name: str) -> str:
+        """Put a copy of a database in its place, as a restoration does; returns the name of the one before."""
+        before = f"{name}_before"
+        live, aside = sql.Identifier(name), sql.Identifier(before)
+        self._execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(live))
+        end_sessions = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {}"
+        self._execute(sql.SQL(end_sessions).format(sql.Literal(name)))
+        self._execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(live, aside))
+        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(live, aside))
+        return before
+
     def drop_database(self, name: str) -> None:
         """Delete a database, whoever is connected to it."""
         self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -6,8 +6,9 @@ from contextlib import aclosing
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.rows import args_row
 
-from athena.db.audit import CHANNEL
+from athena.db.audit import CHANNEL, STATE, State
 from athena.db.session import CONNECT_ARGUMENTS
 
 RECONNECT_SECONDS = 1.0
@@ -17,11 +18,11 @@ log = structlog.get_logger()
 
 
 class Changes:
-    """Knows the latest version of the configuration as soon as any process commits a change."""
+    """Knows the latest version of the configuration as soon as any process commits a change, or its database is another."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
-        self._version = 0
+        self._state = State(version=0, database="")
         self._news = asyncio.Event()
         self._closed = False
 
@@ -44,10 +45,14 @@ class Changes:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def wait(self, after: int, seconds: float) -> None:
-        """Return when a version above `after` is known, or after so many seconds, or when the process is to end."""
+        """Return when a version above `after` is known, or another database is seen in the place of the one there was.
+
+        Also after so many seconds, and when the process is to end.
+        """
+        database = self._state.database
         try:
             async with asyncio.timeout(seconds):
-                while self._version <= after and not self._closed:
+                while self._state.version <= after and self._state.database == database and not self._closed:
                     await self._news.wait()
         except TimeoutError:
             return
@@ -60,17 +65,17 @@ class Changes:
     async def _follow(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             # First of all what was missed while nobody listened.
-            cursor = await connection.execute("SELECT coalesce(max(id), 0) FROM config_audit_log")
-            row = await cursor.fetchone()
-            self._announce(int(row[0]) if row else 0)
+            cursor = connection.cursor(row_factory=args_row(State))
+            await cursor.execute(STATE)
+            self._announce(await cursor.fetchone() or self._state)
             async with aclosing(connection.notifies(timeout=ASK_EVERY_SECONDS)) as notifications:
                 async for notification in notifications:
-                    self._announce(int(notification.payload))
+                    self._announce(self._state._replace(version=int(notification.payload)))
 
-    def _announce(self, version: int) -> None:
-        if version == self._version:
+    def _announce(self, state: State) -> None:
+        if state == self._state:
             return
-        self._version = version
+        self._state = state
         if not self._closed:
             self._news.set()
             self._news = asyncio.Event()

@@ -92,12 +92,15 @@ async def changes(
     news: Annotated[Changes, Depends(_changes)],
     query: Annotated[ChangesQuery, Query()],
 ) -> Version:
-    """Return the version of the registry as soon as it is above `after`, at the latest after `wait` seconds."""
-    version = await _version(database)
-    if version <= query.after and query.wait > 0:
+    """Return the version of the registry as soon as it is above `after`, at the latest after `wait` seconds.
+
+    With `database`, also as soon as it is of another one.
+    """
+    state = await _state(database)
+    if query.wait > 0 and not state.news_for(query.after, query.database):
         await news.wait(query.after, query.wait)
-        version = await _version(database)
-    return Version(version=version)
+        state = await _state(database)
+    return Version(version=state.version, database=state.database)
 
 
 @router.post("/llm-backends/figures", status_code=204, responses=TOKEN | responses(400))
@@ -147,6 +150,6 @@ async def audit_log(session: Session, _: Admin, query: Annotated[AuditQuery, Que
     return [AuditEntry.model_validate(entry) for entry in await audit.latest(session, query.limit)]
 
 
-async def _version(database: Database) -> int:
+async def _state(database: Database) -> audit.State:
     async with database.transaction() as session:
-        return await audit.version(session)
+        return await audit.state(session)

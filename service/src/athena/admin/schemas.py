@@ -245,9 +245,13 @@ class ModelRoute(Backend):
 
 
 class Version(BaseModel):
-    """The version of the registry: it grows with every change of the configuration."""
+    """The version of the registry, which grows with every change of the configuration, and the database that it is of.
+
+    Another `database` than before is one that was restored, or put in the place of it: nothing of what was known holds.
+    """
 
     version: int
+    database: str
 
 
 class ListQuery(BaseModel):
@@ -259,11 +263,15 @@ class ListQuery(BaseModel):
 
 
 class ChangesQuery(BaseModel):
-    """Which version the caller knows, and how long to wait for a later one, in seconds."""
+    """Which version of which database the caller knows, and how long to wait for another one, in seconds.
+
+    Without `database` only a later version counts.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     after: Annotated[int, Field(ge=0, le=BIG_INTEGER_MAX)]
+    database: Annotated[str, Field(max_length=64)] | None = None
     wait: Annotated[float, Field(ge=0, le=55, allow_inf_nan=False)] = 25
 
 

@@ -1,6 +1,6 @@
 """The record of configuration changes. Its highest id is the configuration's version; every entry is announced."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +10,26 @@ from athena.db.models import ConfigAuditEntry
 CHANNEL = "athena_registry"
 # Any number will do, as long as every process uses the same one.
 CONFIGURATION_LOCK = 934659786
+# A table that was restored is another one for PostgreSQL, and so is a database that took the place of the one before.
+STATE = """
+SELECT coalesce(max(id), 0), concat_ws('.', (SELECT oid FROM pg_database WHERE datname = current_database()),
+       CAST(CAST('config_audit_log' AS regclass) AS oid))
+FROM config_audit_log
+"""
+
+
+class State(NamedTuple):
+    """Which configuration it is: its version, and the database that this is a version of.
+
+    The version alone does not tell: a database that was restored may be at one that was there before.
+    """
+
+    version: int
+    database: str
+
+    def news_for(self, after: int, database: str | None) -> bool:
+        """Return whether whoever knows the version `after` has something to learn; None: whatever the database."""
+        return self.version > after or database not in (None, self.database)
 
 
 async def lock_configuration(session: AsyncSession) -> None:
@@ -44,6 +64,12 @@ async def record(
 async def version(session: AsyncSession) -> int:
     """Return the version of the configuration; 0 while nothing was ever changed."""
     return await session.scalar(select(func.coalesce(func.max(ConfigAuditEntry.id), 0))) or 0
+
+
+async def state(session: AsyncSession) -> State:
+    """Return the version of the configuration, and of which database it is."""
+    row = (await session.execute(text(STATE))).one()
+    return State(version=row[0], database=row[1])
 
 
 async def latest(session: AsyncSession, limit: int) -> list[ConfigAuditEntry]:

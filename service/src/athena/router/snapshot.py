@@ -11,7 +11,7 @@ import structlog
 
 from athena import files
 from athena.router.source import Source, SourceError
-from athena.router.types import Backend, Snapshot
+from athena.router.types import Backend, Edition, Snapshot
 
 POLL_SECONDS = 25.0  # the longest wait of one long poll
 LOOK_UP_SECONDS = 2.0  # the longest that a request waits for a model that is not known yet
@@ -110,7 +110,7 @@ class Configuration:
             while len(routes) >= KNOWN_MODELS:
                 del routes[next((name for name, backends in routes.items() if not backends), next(iter(routes)))]
             routes[model] = found
-            self._snapshot = Snapshot(version=self._snapshot.version, routes=routes, complete=False)
+            self._snapshot = msgspec.structs.replace(self._snapshot, routes=routes)
             self._save()
         return found
 
@@ -121,9 +121,11 @@ class Configuration:
         while True:
             try:
                 wait = min(POLL_SECONDS, max(0.0, expires - time.monotonic()))
-                version = await self._source.changed(self._snapshot.version, wait)
-                if version != self._snapshot.version or time.monotonic() >= expires:
-                    await self._refresh(version)
+                # After a failure all is loaded anyway, and an Admin API of before refuses a question that has a database.
+                known = self._snapshot.edition if expires else Edition(self._snapshot.version)
+                edition = await self._source.changed(known, wait)
+                if edition != self._snapshot.edition or time.monotonic() >= expires:
+                    await self._refresh(edition)
                     expires = time.monotonic() + self._cache_seconds
             except Exception as error:
                 if not isinstance(error, SourceError):  # a fault of ours must not end the following for good
@@ -138,15 +140,16 @@ class Configuration:
                 self._note_reachable()
                 await asyncio.sleep(SETTLE_SECONDS)
 
-    async def _refresh(self, version: int) -> None:
+    async def _refresh(self, edition: Edition) -> None:
         if self._source.whole_table:
-            self._snapshot = await self._source.load()
+            # What is loaded from now on is at least as new as the edition; if newer, the next question tells.
+            self._snapshot = msgspec.structs.replace(await self._source.load(), database=edition.database)
         else:
-            # What is looked up from now on is at least as new as `version`. Models without a backend are forgotten:
+            # Models without a backend are forgotten:
             # anybody may ask for any name.
             used = [model for model, backends in self._snapshot.routes.items() if backends]
             routes = {model: await self._source.look_up(model) for model in used}
-            self._snapshot = Snapshot(version=version, routes=routes, complete=False)
+            self._snapshot = Snapshot(version=edition.version, database=edition.database, routes=routes, complete=False)
         self._save()
 
     def _note_reachable(self) -> None:

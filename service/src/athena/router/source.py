@@ -9,7 +9,7 @@ import msgspec
 
 from athena.errors import UnavailableError
 from athena.router.errors import BackendError
-from athena.router.types import ApiKey, Backend, Snapshot
+from athena.router.types import ApiKey, Backend, Edition, Snapshot
 from athena.router.upstream import Reply, UpstreamClient
 
 LOOK_UP_SECONDS = 2.0
@@ -41,10 +41,11 @@ class Source(Protocol):
         """Return the backends of one model, within about 2 s; empty if it has none."""
         ...
 
-    async def changed(self, after: int, wait: float) -> int:
-        """Return the registry's version: at once if it is greater than `after`, otherwise at the latest after `wait` s.
+    async def changed(self, known: Edition, wait: float) -> Edition:
+        """Return the registry's edition: at once if it is another than the known one, otherwise after at most `wait` s.
 
-        It may be less than `after`: that of a database that was restored.
+        Its version may be less than the known one, that of a database that was restored; where nobody tells of which
+        database it is, such a one is told when the wait is over.
         """
         ...
 
@@ -53,10 +54,6 @@ class _Route(msgspec.Struct):
     """What matters of the answer for one model: all its backends."""
 
     route: tuple[Backend, ...]
-
-
-class _Version(msgspec.Struct):
-    version: int
 
 
 class AdminSource:
@@ -96,10 +93,12 @@ class AdminSource:
             return ()
         return tuple(_normal(backend) for backend in _decode(reply, _Route).route)
 
-    async def changed(self, after: int, wait: float) -> int:
+    async def changed(self, known: Edition, wait: float) -> Edition:
         """Ask by long poll."""
-        path = f"/api/llm-backends/changes?after={after}&wait={math.ceil(wait)}"
-        return _decode(await self._get(path, within=math.ceil(wait) + LOAD_SECONDS), _Version).version
+        path = f"/api/llm-backends/changes?after={known.version}&wait={math.ceil(wait)}"
+        if known.database:  # which only an Admin API tells that can be asked for it
+            path += f"&database={quote(known.database, safe='')}"
+        return _decode(await self._get(path, within=math.ceil(wait) + LOAD_SECONDS), Edition)
 
     async def _get(self, path: str, *, within: float, headers: dict[str, str] | None = None) -> Reply:
         try:

@@ -95,17 +95,33 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
+class Edition(msgspec.Struct, frozen=True):
+    """Which registry it is: its version, and the database that it is a version of; "" where nobody told.
+
+    A database that was restored may be at a version that was there before.
+    """
+
+    version: int = 0
+    database: str = ""
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The registry at one version: for each model name its backends, disabled ones included, in the registry's order.
 
     `complete` says that a model that is not here has no backend; otherwise it has merely not been looked up. `keys` are
-    the API keys that hold, None where they were not asked for or could not be had.
+    the API keys that hold, None where they were not asked for or could not be had. `database` is that of its edition.
     """
 
     version: int
+    database: str = ""
     routes: Mapping[str, tuple[Backend, ...]]
     complete: bool
     keys: tuple[ApiKey, ...] | None = None
+
+    @property
+    def edition(self) -> Edition:
+        """Which registry this is a picture of."""
+        return Edition(self.version, self.database)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

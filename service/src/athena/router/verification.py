@@ -15,6 +15,7 @@ from athena.router.types import (
     Backend,
     BackendType,
     Delta,
+    Edition,
     Event,
     Finish,
     FinishReason,
@@ -120,10 +121,10 @@ class _Only:
     async def look_up(self, model: str) -> tuple[Backend, ...]:
         return self._snapshot.routes.get(model, ())
 
-    async def changed(self, after: int, wait: float) -> int:
-        if after >= self._snapshot.version:
+    async def changed(self, known: Edition, wait: float) -> Edition:
+        if known == self._snapshot.edition:
             await asyncio.sleep(wait)
-        return self._snapshot.version
+        return self._snapshot.edition
 
 
 async def _ask(settings: RouterSettings, candidate: Candidate, question: Question) -> Verdict:
