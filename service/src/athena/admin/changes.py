@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Changes:
-    """Knows the latest version of the configuration as soon as any process commits a change, or its database is another."""
+    """Knows the latest version as soon as any process commits a change, or the database is another one."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url

@@ -121,7 +121,7 @@ class Configuration:
         while True:
             try:
                 wait = min(POLL_SECONDS, max(0.0, expires - time.monotonic()))
-                # After a failure all is loaded anyway, and an Admin API of before refuses a question that has a database.
+                # After a failure all is loaded anyway. An Admin API of before refuses to be asked for a database.
                 known = self._snapshot.edition if expires else Edition(self._snapshot.version)
                 edition = await self._source.changed(known, wait)
                 if edition != self._snapshot.edition or time.monotonic() >= expires:
