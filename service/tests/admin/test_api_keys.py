@@ -135,7 +135,7 @@ def test_proxies_tell_which_keys_are_used_without_changing_the_configuration(adm
         ({"name": "two words"}, "name"),
         ({"name": "a" * 65}, "name"),
         ({"scopes": []}, "scopes"),
-        ({"scopes": ["admin"]}, "scopes.0"),
+        ({"scopes": ["everything"]}, "scopes.0"),
         ({"models": []}, "models"),
         ({"models": [""]}, "models.0"),
         ({"requests_per_minute": 0}, "requests_per_minute"),

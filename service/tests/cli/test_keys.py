@@ -34,6 +34,6 @@ def test_what_the_admin_api_refuses_is_one_line_with_the_field(admin_api: AdminA
     access = {"ADMIN_API_URL": admin_api.base_url, "ADMIN_API_TOKEN": admin_api.token}
     made = athena("keys", "create", "alice", "--scope", "everything", **access)
     assert (made.returncode, made.stdout) == (1, "")
-    assert made.stderr.startswith("error: scopes.0: Input should be 'prompts', 'embeddings' or 'models'")
+    assert made.stderr.startswith("error: scopes.0: Input should be 'prompts', 'embeddings', 'models' or 'admin'")
     gone = athena("keys", "revoke", "7", **access)
     assert (gone.returncode, gone.stderr) == (1, "error: there is no API key 7\n")

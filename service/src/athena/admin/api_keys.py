@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from athena.admin import api_key_rules as rules
 from athena.admin.endpoints import TOKEN, Admin, Registry, Service, Session
 from athena.admin.schemas import INTEGER_MAX, WHOLE, Body, ModelName, Moment
-from athena.auth.api_keys import KEY_NAME, KeyScope
+from athena.auth.api_keys import KEY_NAME, USUAL_SCOPES, KeyScope
 from athena.auth.bearer import TokenFirst
 from athena.db import audit
 from athena.db.models import ApiKeyRow
@@ -18,7 +18,7 @@ KeyId = Annotated[int, Path(ge=1, le=INTEGER_MAX)]
 # Not strict: JSON has no enumerations, only strings.
 Scopes = Annotated[
     list[Annotated[KeyScope, Field(strict=False)]],
-    Field(min_length=1, max_length=len(KeyScope), description="What the key is for; default: everything."),
+    Field(min_length=1, max_length=len(KeyScope), description="What the key is for; default: all but `admin`."),
 ]
 Models = (
     Annotated[
@@ -48,7 +48,7 @@ class ApiKeyNew(Body):
     """A key to make. `name` is whose it is; a name may have several, so that one can replace another without a gap."""
 
     name: Annotated[str, Field(pattern=KEY_NAME, max_length=64, examples=["alice"])]
-    scopes: Scopes = Field(default_factory=lambda: list(KeyScope))
+    scopes: Scopes = Field(default_factory=lambda: list[KeyScope](USUAL_SCOPES))
     models: Models = None
     requests_per_minute: RequestsPerMinute = None
     tokens_per_minute: TokensPerMinute = None

@@ -19,11 +19,18 @@ _NAME = re.compile(KEY_NAME.removeprefix("^").removesuffix("$"), re.ASCII)
 
 
 class KeyScope(StrEnum):
-    """What a key is for: prompts (chat, completions, responses), embeddings, or the lists of models."""
+    """What a key is for: prompts (chat, completions, responses), embeddings, the lists of models, or to change which
+    models an engine has.
+    """
 
     PROMPTS = "prompts"
     EMBEDDINGS = "embeddings"
     MODELS = "models"
+    ADMIN = "admin"
+
+
+USUAL_SCOPES = tuple(scope for scope in KeyScope if scope is not KeyScope.ADMIN)
+"""What a key is for where nobody says."""
 
 
 class NewKey(NamedTuple):

@@ -31,7 +31,9 @@ def create(
     *,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it is for: prompts, embeddings, models; may be given again. Default: all."),
+        typer.Option(
+            help="What it is for: prompts, embeddings, models, admin; may be given again. Default: all but admin."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="A model that it may use; may be given again. Default: all.")

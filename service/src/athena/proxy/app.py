@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -36,6 +35,7 @@ from athena.proxy.http import (
 )
 from athena.proxy.keyring import KeyRing
 from athena.proxy.keys import KeysFile
+from athena.proxy.model_changes import CHANGES, ModelChanges
 from athena.proxy.models import Models
 from athena.proxy.ollama_models import OllamaModels
 from athena.proxy.quota import Quotas
@@ -66,9 +66,8 @@ OLLAMA_API_VERSION = "0.11.4"
 _MODEL = "/v1/models/"
 _WHY = "/athena/why"
 _SHOW = "/api/show"
+_BLOBS = "/api/blobs/"
 _READ = ("GET", "HEAD")
-# Paths of Ollama that change which models an engine has.
-_MODELS_CHANGED_BY = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/")
 _PROMPTS: Mapping[str, tuple[Dialect, Operation]] = {
     "/v1/chat/completions": (Dialect.OPENAI, Operation.CHAT),
     "/v1/completions": (Dialect.OPENAI, Operation.GENERATE),
@@ -93,6 +92,7 @@ class Proxy:
         self._forwarder: Forwarder
         self._models: Models
         self._ollama_models: OllamaModels
+        self._model_changes: ModelChanges
         self._callers: Callers
         self._pages: Mapping[str, OpenPage] = {}
         self._callers_pages: Mapping[str, CallersPage] = {}
@@ -134,6 +134,8 @@ class Proxy:
         prompt = _PROMPTS.get(path)
         if prompt is not None and method == "POST":
             return self._forwarder.serve(*prompt, exchange)
+        if CHANGES.get(path) == method:
+            return self._model_changes.serve(exchange)
         constant = self._constant.get(path)
         if constant is not None and method in _READ:
             show(exchange, constant)
@@ -141,13 +143,18 @@ class Proxy:
         return self._show(exchange)
 
     def admit(self, exchange: Exchange) -> AthenaError | None:
-        """Refuse a body that is still on its way to a prompt's path if its caller has no key."""
-        if (exchange.path in _PROMPTS or exchange.path == _SHOW) and exchange.method == "POST":
-            try:
-                prompt = _PROMPTS.get(exchange.path)
+        """Refuse a body that is still on its way if its caller may not send it."""
+        path, method = exchange.path, exchange.method
+        try:
+            if CHANGES.get(path) == method:
+                self._callers.administrator(exchange)
+            elif path.startswith(_BLOBS):
+                return _no_files(path)
+            elif (path in _PROMPTS or path == _SHOW) and method == "POST":
+                prompt = _PROMPTS.get(path)
                 self._callers.identify(exchange, scope_of(prompt[1]) if prompt is not None else KeyScope.MODELS)
-            except AthenaError as error:
-                return error
+        except AthenaError as error:
+            return error
         return None
 
     def refuse(self, exchange: Exchange, error: AthenaError) -> None:
@@ -160,19 +167,19 @@ class Proxy:
 
     async def _know_callers(self, file: KeysFile | None, services: RouterServices) -> Callers:
         settings = self._settings
+        token = settings.admin_api_token.get_secret_value() if settings.admin_api_token is not None else None
         if not settings.asks_for_keys:
-            return Callers(None)
+            return Callers(None, token=token)
         quotas = Quotas(services.gates.board, self._redis())
 
         def caller_of(key: ApiKey) -> Caller:
             return Caller(key.name, key, quotas.of(key))
 
-        if settings.admin_api_token is None:
+        if token is None:
             return Callers(KeyRing(file, None, caller_of=caller_of))
-        token = settings.admin_api_token.get_secret_value()
         used = UsedKeys(services.upstream, url=settings.admin_api_url, token=token)
         await self._stack.enter_async_context(used)
-        return Callers(KeyRing(file, services.configuration, caller_of=caller_of), used)
+        return Callers(KeyRing(file, services.configuration, caller_of=caller_of), used, token=token)
 
     def _redis(self) -> "RedisQuotas | None":
         if self._settings.redis_url is None:
@@ -190,6 +197,9 @@ class Proxy:
         self._models = models
         self._ollama_models = OllamaModels(
             configuration, services.dispatcher, services.upstream, ollama_url=self._settings.ollama_url
+        )
+        self._model_changes = ModelChanges(
+            configuration, services.upstream, self._callers, ollama_url=self._settings.ollama_url
         )
         self._forwarder = Forwarder(services.dispatcher, configuration, self._metrics, self._callers, tracing.traces())
         self._constant = {
@@ -226,13 +236,10 @@ class Proxy:
 
     async def _page(self, exchange: Exchange) -> Answer:
         path, method = exchange.path, exchange.method
-        if path in _PROMPTS or (path == _SHOW and method != "POST"):
-            return method_not_allowed(path, method, ("POST",))
-        if path.startswith(_MODELS_CHANGED_BY):
-            raise ForbiddenError(
-                f"{path} changes which models an engine has, which is an administrator's affair: "
-                "on the engine's host, or by the models that are declared for the fleet."
-            )
+        if path in _PROMPTS or path in CHANGES or (path == _SHOW and method != "POST"):
+            return method_not_allowed(path, method, (CHANGES.get(path, "POST"),))
+        if path.startswith(_BLOBS):
+            raise _no_files(path)
         if path == _SHOW:
             caller = self._callers.identify(exchange, KeyScope.MODELS)
             return await self._ollama_models.show(exchange.body, caller)
@@ -244,7 +251,7 @@ class Proxy:
             return method_not_allowed(path, method, _READ)
         if page is not None:
             return await page()
-        if path == _WHY and self._has_token(exchange):
+        if path == _WHY and self._callers.has_token(exchange):  # the Admin API asks, who has no key
             caller = Caller(exchange.peer)
         else:
             caller = self._callers.identify(exchange, KeyScope.MODELS)
@@ -257,14 +264,6 @@ class Proxy:
         page = self._callers_pages.get(path)
         return await page(caller) if page is not None else await self._models.show(path.removeprefix(_MODEL), caller)
 
-    def _has_token(self, exchange: Exchange) -> bool:
-        """Whether the installation's token was sent: the Admin API asks with it, who has no key."""
-        token = self._settings.admin_api_token
-        if token is None:
-            return False
-        sent = exchange.header(b"authorization") or b""
-        return hmac.compare_digest(sent, b"Bearer " + token.get_secret_value().encode())
-
 
 def create_app(settings: ProxySettings, *, board: Board | None = None, shared: SharedMetrics | None = None) -> Proxy:
     """Return the proxy; its parts are made when it is entered.
@@ -272,6 +271,13 @@ def create_app(settings: ProxySettings, *, board: Board | None = None, shared: S
     One of several workers is handed the `board` that they share, attached, and the metrics of the others.
     """
     return Proxy(settings, board=board, shared=shared)
+
+
+def _no_files(path: str) -> ForbiddenError:
+    return ForbiddenError(
+        f"{path} is for files of models, which do not go through a proxy: an administrator makes models of files on "
+        "the engine's host."
+    )
 
 
 def _tune_collector() -> Callable[[], None]:

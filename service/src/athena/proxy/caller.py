@@ -2,12 +2,10 @@
 
 from collections.abc import Container
 
-from athena.auth.api_keys import KeyScope
+from athena.auth.api_keys import USUAL_SCOPES, KeyScope
 from athena.errors import ForbiddenError
 from athena.proxy.quota import Quota
 from athena.router.types import ApiKey, Operation
-
-_EVERYTHING = frozenset(KeyScope)
 
 
 class ModelNotAllowedError(ForbiddenError):
@@ -20,7 +18,7 @@ class ModelNotAllowedError(ForbiddenError):
 class Caller:
     """Who calls: `name` is that of the API key or, where none is asked for, the address.
 
-    `key_id` and what the caller is bound to are those of a key of the registry; any other caller may do everything.
+    `key_id` and what the caller is bound to are those of a key of the registry; any other caller may do what is usual.
     `expires_at` is in seconds since the epoch; `quota` is None where the key has no limits.
     """
 
@@ -32,13 +30,18 @@ class Caller:
         self.key_id: int | None = None
         self.expires_at: float | None = None
         self._models: Container[str] | None = None
-        self._scopes: Container[str] = _EVERYTHING
+        self._scopes: Container[str] = USUAL_SCOPES
         if key is not None:
             self.key_id = key.id
             self.expires_at = key.expires_at.timestamp() if key.expires_at is not None else None
             self._models = frozenset(key.models) if key.models is not None else None
             self._scopes = frozenset(key.scopes)
             self._prefix = key.prefix
+
+    @property
+    def administers(self) -> bool:
+        """Whether the caller's key lets it change which models an engine has."""
+        return KeyScope.ADMIN in self._scopes
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may use a model."""

@@ -1,6 +1,9 @@
 """Who calls, and how urgent it is."""
 
+import hmac
+
 from athena.auth.api_keys import KeyScope
+from athena.errors import ForbiddenError
 from athena.proxy.caller import Caller
 from athena.proxy.keyring import KeyRing
 from athena.proxy.server.exchange import Exchange
@@ -15,10 +18,11 @@ _NORMAL = 1
 class Callers:
     """Tells the callers apart: by their API keys where those are asked for, otherwise by their addresses."""
 
-    def __init__(self, keys: KeyRing | None, used: UsedKeys | None = None) -> None:
-        """`used` takes note of the keys of the registry that are sent."""
+    def __init__(self, keys: KeyRing | None, used: UsedKeys | None = None, *, token: str | None = None) -> None:
+        """`used` takes note of the keys of the registry that are sent; `token` is the installation's own."""
         self._keys = keys
         self._used = used
+        self._token = b"Bearer " + token.encode() if token is not None else None
 
     def identify(self, exchange: Exchange, scope: KeyScope) -> Caller:
         """Return the caller, whose key is for `scope`.
@@ -28,13 +32,40 @@ class Callers:
         """
         if self._keys is None:
             return Caller(exchange.peer)
+        caller = self._known(self._keys, exchange)
+        caller.check_scope(scope)
+        return caller
+
+    def administrator(self, exchange: Exchange) -> Caller:
+        """Return the caller, who may change which models an engine has: by a key of the scope `admin`, or by the
+        installation's token.
+
+        Raises ForbiddenError where it may not, and for a key that does not hold what `identify` does.
+        """
+        if self.has_token(exchange):
+            return Caller(exchange.peer)
+        sent = exchange.header(b"authorization") or exchange.header(b"x-api-key")
+        if self._keys is not None and sent is not None:
+            caller = self._known(self._keys, exchange)
+            if caller.administers:
+                return caller
+        raise ForbiddenError(
+            f"{exchange.path} changes which models an engine has, which is an administrator's affair: it takes an API "
+            "key of the scope admin, or the installation's token."
+        )
+
+    def has_token(self, exchange: Exchange) -> bool:
+        """Whether the installation's token was sent."""
+        sent = exchange.header(b"authorization")
+        return self._token is not None and sent is not None and hmac.compare_digest(sent, self._token)
+
+    def _known(self, keys: KeyRing, exchange: Exchange) -> Caller:
         authorization, api_key = exchange.header(b"authorization"), exchange.header(b"x-api-key")
-        caller = self._keys.caller(authorization, api_key)
+        caller = keys.caller(authorization, api_key)
         if caller is None:
-            raise self._keys.refusal(authorization, api_key)
+            raise keys.refusal(authorization, api_key)
         if self._used is not None and caller.key_id is not None:
             self._used.note(caller.key_id)
-        caller.check_scope(scope)
         return caller
 
 

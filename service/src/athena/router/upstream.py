@@ -20,7 +20,7 @@ KEPT_PER_ORIGIN = 256  # connections that may wait for their next request
 KEPT_SECONDS = 30.0  # how long they may
 CLOCK_SECONDS = 0.1  # how often the limits of replies are looked at
 _KNOWN_URLS = 1024
-_GET, _POST = b"GET", b"POST"
+_GET, _POST, _DELETE = b"GET", b"POST", b"DELETE"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +40,12 @@ class _Address(msgspec.Struct, frozen=True):
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """An URL taken apart: whom to ask, and the start of the head of a GET and of a POST."""
+    """An URL taken apart: whom to ask, and the start of the head of a GET, of a POST and of a DELETE of JSON."""
 
     origin: "_Origin"
     get: bytes
     post: bytes
+    delete: bytes
 
 
 def _take_apart(url: str) -> tuple[_Address, bytes]:
@@ -204,6 +205,10 @@ class UpstreamClient:
         """
         return self._start(_POST, url, body, fields, within)
 
+    def start_change(self, url: str, body: bytes, *, delete: bool, fields: bytes = b"", within: float) -> UpstreamReply:
+        """As `start`, by POST or DELETE, for what is not to be sent a second time: over a connection that is new."""
+        return self._start(_DELETE if delete else _POST, url, body, fields, within, afresh=True)
+
     async def aclose(self) -> None:
         """Close every connection, those in use included."""
         self.closed = True
@@ -226,20 +231,26 @@ class UpstreamClient:
             reply.close()
         return Reply(status=reply.status, headers=reply.headers, body=body)
 
-    def _start(self, method: bytes, url: str, body: bytes, fields: bytes, within: float) -> UpstreamReply:
+    def _start(
+        self, method: bytes, url: str, body: bytes, fields: bytes, within: float, *, afresh: bool = False
+    ) -> UpstreamReply:
         if self.closed:
             raise BackendError(FailureKind.REFUSED, "the client is closed")
         place = self._places.get(url) or self._find(url)
-        if method is _POST:
-            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (place.post, fields, len(body), body)
-        else:
+        if method is _GET:
             request = b"%b%b\r\n" % (place.get, fields)
+        else:
+            head = place.post if method is _POST else place.delete
+            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, fields, len(body), body)
         reply = UpstreamReply(self.loop, place.origin, request)
         reply.set_deadline(within)
         self.limited.add(reply)
         if self._clock is None:
             self._clock = self.loop.call_later(CLOCK_SECONDS, self._look_at_limits)
-        place.origin.send(reply)
+        if afresh:
+            place.origin.resend(reply)
+        else:
+            place.origin.send(reply)
         return reply
 
     def _look_at_limits(self) -> None:
@@ -280,9 +291,8 @@ class UpstreamClient:
             origin = self._origins[address] = _Origin(self, address)
         if len(self._places) >= _KNOWN_URLS:
             self._places.clear()
-        place = self._places[url] = _Place(
-            origin, b"GET" + head, b"POST" + head + b"content-type: application/json\r\n"
-        )
+        of_json = head + b"content-type: application/json\r\n"
+        place = self._places[url] = _Place(origin, b"GET" + head, b"POST" + of_json, b"DELETE" + of_json)
         return place
 
     def keep(self, connection: Connection) -> None:
