@@ -86,7 +86,13 @@ def test_a_token_of_a_service_neither_makes_nor_lists_nor_revokes_keys(admin_api
     made = make(admin_api)
     headers = service_headers(admin_api)
     url = admin_api.base_url + PATH
-    for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{made['id']}"), ("POST", f"/{made['id']}/revoke")):
+    for method, path in (
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", f"/{made['id']}"),
+        ("PUT", f"/{made['id']}"),
+        ("POST", f"/{made['id']}/revoke"),
+    ):
         assert httpx.request(method, url + path, json={"name": "mallory"}).status_code == 401
         assert httpx.request(method, url + path, json={"name": "mallory"}, headers=headers).status_code == 403
     for method, path in (("GET", "/digests"), ("POST", "/used")):
@@ -109,6 +115,69 @@ def test_a_revoked_key_stays_revoked_and_the_log_says_who_did_it_once(admin_api:
     assert entries[0]["actor"] == "api-token"
 
 
+def test_what_a_key_is_bound_to_is_changed_as_far_as_it_is_given(admin_api: AdminApi) -> None:
+    made = make(admin_api, requests_per_minute=60, tokens_per_minute=1000, models=["m"])
+    del made["key"]
+    path = f"{PATH}/{made['id']}"
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (
+            {"requests_per_minute": None, "tokens_per_minute": 5.0},
+            {"requests_per_minute": None, "tokens_per_minute": 5},
+        ),
+        ({"scopes": ["admin", "prompts", "admin"]}, {"scopes": ["prompts", "admin"]}),
+        ({"models": ["phi3:mini", "m", "m"]}, {"models": ["m", "phi3:mini"]}),
+        ({"models": None}, {"models": None}),
+    ]
+    for change, after in changes:
+        made |= after
+        answer = admin_api.client.put(path, json=change)
+        assert (answer.status_code, answer.json()) == (200, made)
+    assert admin_api.client.get(path).json() == made
+    entries = admin_api.client.get("/api/audit-log").json()
+    assert [entry["action"] for entry in entries] == ["update"] * 4 + ["create"]
+    assert entries[3]["before"]["requests_per_minute"] == 60
+    assert entries[3]["after"]["requests_per_minute"] is None
+    assert entries[0]["actor"] == "api-token"
+
+
+def test_a_change_that_changes_nothing_is_none(admin_api: AdminApi) -> None:
+    made = make(admin_api, requests_per_minute=60)
+    for change in ({}, {"requests_per_minute": 60}, {"scopes": ["models", "embeddings", "prompts"]}):
+        assert admin_api.client.put(f"{PATH}/{made['id']}", json=change).status_code == 200
+    assert len(admin_api.client.get("/api/audit-log").json()) == 1
+
+
+def test_a_revoked_key_is_not_changed_any_more(admin_api: AdminApi) -> None:
+    made = make(admin_api)
+    admin_api.client.post(f"{PATH}/{made['id']}/revoke")
+    refused = admin_api.client.put(f"{PATH}/{made['id']}", json={"requests_per_minute": 1})
+    assert refused.status_code == 409
+    assert "was revoked, for good" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"scopes": []}, "scopes"),
+        ({"scopes": None}, "scopes"),
+        ({"models": []}, "models"),
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"tokens_per_minute": "5"}, "tokens_per_minute"),
+        ({"name": "bob"}, "name"),
+        ({"expires_in_days": 3}, "expires_in_days"),
+        ({"key": "sk-athena-mine"}, "key"),
+    ],
+)
+def test_what_a_key_cannot_be_bound_to_is_refused_by_its_field(
+    admin_api: AdminApi, change: dict[str, Any], field: str
+) -> None:
+    made = make(admin_api)
+    answer = admin_api.client.put(f"{PATH}/{made['id']}", json={"requests_per_minute": 7, **change})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
+    assert admin_api.client.get(f"{PATH}/{made['id']}").json()["requests_per_minute"] is None
+
+
 def test_a_change_of_the_keys_is_news_for_those_who_wait_for_the_registry(admin_api: AdminApi) -> None:
     def version() -> int:
         return int(admin_api.client.get("/api/llm-backends/changes?after=0&wait=0").json()["version"])
@@ -116,8 +185,10 @@ def test_a_change_of_the_keys_is_news_for_those_who_wait_for_the_registry(admin_
     before = version()
     made = make(admin_api)
     assert version() == before + 1
-    admin_api.client.post(f"{PATH}/{made['id']}/revoke")
+    admin_api.client.put(f"{PATH}/{made['id']}", json={"requests_per_minute": 5})
     assert version() == before + 2
+    admin_api.client.post(f"{PATH}/{made['id']}/revoke")
+    assert version() == before + 3
 
 
 def test_proxies_tell_which_keys_are_used_without_changing_the_configuration(admin_api: AdminApi) -> None:
@@ -153,5 +224,6 @@ def test_what_cannot_be_a_key_is_refused_by_its_field(admin_api: AdminApi, field
 
 
 def test_a_key_that_is_not_there_is_404(admin_api: AdminApi) -> None:
-    for answer in (admin_api.client.get(f"{PATH}/9"), admin_api.client.post(f"{PATH}/9/revoke")):
+    put = admin_api.client.put(f"{PATH}/9", json={})
+    for answer in (admin_api.client.get(f"{PATH}/9"), put, admin_api.client.post(f"{PATH}/9/revoke")):
         assert (answer.status_code, answer.json()["detail"]) == (404, "there is no API key 9")

@@ -30,6 +30,27 @@ def test_keys_are_made_shown_once_listed_and_revoked(admin_api: AdminApi) -> Non
 
 
 @pytest.mark.slow
+def test_what_a_key_is_bound_to_is_changed_field_by_field(admin_api: AdminApi) -> None:
+    access = {"ADMIN_API_URL": admin_api.base_url, "ADMIN_API_TOKEN": admin_api.token}
+    admin_api.client.post("/api/api-keys", json={"name": "alice", "tokens_per_minute": 5000}).raise_for_status()
+    changed = athena(
+        "keys", "set", "1", "scopes=models,prompts", "models=m, phi3:mini", "tokens_per_minute=none", **access
+    )
+    assert changed.returncode == 0, changed.stderr
+    cells = changed.stdout.splitlines()[1].split()
+    assert cells[3:8] == ["valid", "prompts,models", "m,phi3:mini", "-", "-"]
+    (row,) = json.loads(athena("keys", "set", "1", "models=all", "requests_per_minute=60", "--json", **access).stdout)
+    assert (row["models"], row["requests_per_minute"], row["scopes"]) == (None, 60, ["prompts", "models"])
+    wrong = athena("keys", "set", "1", "requests_per_minute=many", **access)
+    assert wrong.returncode == 2
+    assert "requests_per_minute takes a whole number, or none for no limit, not 'many'" in " ".join(
+        wrong.stderr.split()
+    )
+    refused = athena("keys", "set", "1", "scopes=everything", **access)
+    assert (refused.returncode, refused.stderr.partition(": ")[2].startswith("scopes.0: ")) == (1, True)
+
+
+@pytest.mark.slow
 def test_what_the_admin_api_refuses_is_one_line_with_the_field(admin_api: AdminApi) -> None:
     access = {"ADMIN_API_URL": admin_api.base_url, "ADMIN_API_TOKEN": admin_api.token}
     made = athena("keys", "create", "alice", "--scope", "everything", **access)

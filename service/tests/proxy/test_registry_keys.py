@@ -109,6 +109,25 @@ def test_a_key_lets_its_caller_in_at_once_and_a_revoked_one_is_refused_at_once(a
     assert asking.post("/v1/chat/completions", CHAT, other["key"]).status_code == 200
 
 
+def test_what_a_key_is_bound_to_changes_at_once_and_what_it_has_used_stays_used(asking: Asking) -> None:
+    made = asking.make(requests_per_minute=100)
+
+    def change(**fields: Any) -> None:
+        asking.api.client.put(f"{KEYS}/{made['id']}", json=fields).raise_for_status()
+
+    for _ in range(3):
+        assert asking.post("/v1/chat/completions", CHAT, made["key"]).status_code == 200
+    change(requests_per_minute=3)
+    within(lambda: asking.post("/v1/chat/completions", CHAT, made["key"]).status_code == 429, 30)
+    change(requests_per_minute=None)
+    within(lambda: asking.post("/v1/chat/completions", CHAT, made["key"]).status_code == 200, 30)
+    change(models=["m-ollama"])
+    within(lambda: asking.post("/v1/chat/completions", CHAT, made["key"]).status_code == 403, 30)
+    change(models=None, scopes=["models"])
+    within(lambda: "is not for prompts" in asking.post("/v1/chat/completions", CHAT, made["key"]).text, 30)
+    assert asking.get("/v1/models", made["key"]).status_code == 200
+
+
 def test_a_model_that_a_key_may_not_use_is_refused_in_both_protocols_and_not_listed(asking: Asking) -> None:
     key = asking.make(models=["m-ollama", "not-there-yet"])["key"]
     refused = asking.post("/v1/chat/completions", CHAT, key)

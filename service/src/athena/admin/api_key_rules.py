@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,7 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from athena.auth.api_keys import KeyScope, make_key
 from athena.db import audit
 from athena.db.models import ApiKeyRow
-from athena.errors import NotFoundError
+from athena.errors import ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    from athena.admin.api_keys import ApiKeyChange
 
 ENTITY = "api_key"
 _RECORDED = ("name", "prefix", "scopes", "models", "requests_per_minute", "tokens_per_minute")
@@ -49,13 +52,12 @@ async def create(
     """Make a key; returns it, which nothing else knows from then on, and its row."""
     await audit.lock_configuration(session)
     made = make_key()
-    wanted = set(scopes)
     row = ApiKeyRow(
         name=name,
         prefix=made.prefix,
         digest=made.digest,
-        scopes=[scope.value for scope in KeyScope if scope in wanted],
-        models=sorted(set(models)) if models is not None else None,
+        scopes=_scopes(scopes),
+        models=_models(models),
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         expires_at=datetime.now(UTC) + timedelta(days=expires_in_days) if expires_in_days is not None else None,
@@ -65,6 +67,31 @@ async def create(
     await session.refresh(row)
     await _record(session, actor, "create", row.id, before=None, after=_recorded(row))
     return made.key, row
+
+
+async def change(session: AsyncSession, actor: str, key_id: int, wanted: "ApiKeyChange") -> ApiKeyRow:
+    """Change what a key is bound to, as far as it is given; the key itself stays.
+
+    Raises NotFoundError, and ConflictError for one that was revoked.
+    """
+    await audit.lock_configuration(session)
+    row = await find(session, key_id)
+    if row.revoked_at is not None:
+        raise ConflictError(f"API key {key_id} was revoked, for good; make another one")
+    before = _recorded(row)
+    if "scopes" in wanted:
+        row.scopes = _scopes(wanted["scopes"])
+    if "models" in wanted:
+        row.models = _models(wanted["models"])
+    if "requests_per_minute" in wanted:
+        row.requests_per_minute = wanted["requests_per_minute"]
+    if "tokens_per_minute" in wanted:
+        row.tokens_per_minute = wanted["tokens_per_minute"]
+    after = _recorded(row)
+    if after != before:
+        await session.flush()
+        await _record(session, actor, "update", row.id, before=before, after=after)
+    return row
 
 
 async def revoke(session: AsyncSession, actor: str, key_id: int) -> ApiKeyRow:
@@ -89,6 +116,16 @@ async def note_use(session: AsyncSession, ids: Sequence[int]) -> None:
             update(ApiKeyRow).where(ApiKeyRow.id.in_(found)).values(last_used_at=func.now()),
             execution_options={"synchronize_session": False},
         )
+
+
+def _scopes(wanted: Iterable[KeyScope]) -> list[str]:
+    """Return scopes as they are kept: each once, in their order."""
+    named = set(wanted)
+    return [scope.value for scope in KeyScope if scope in named]
+
+
+def _models(wanted: Sequence[str] | None) -> list[str] | None:
+    return sorted(set(wanted)) if wanted is not None else None
 
 
 def _recorded(row: ApiKeyRow) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi import Body as InBody
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from athena.admin import api_key_rules as rules
 from athena.admin.endpoints import TOKEN, Admin, Registry, Service, Session
@@ -53,6 +55,17 @@ class ApiKeyNew(Body):
     requests_per_minute: RequestsPerMinute = None
     tokens_per_minute: TokensPerMinute = None
     expires_in_days: ExpiresInDays = None
+
+
+class ApiKeyChange(TypedDict, total=False):
+    """What a key is bound to, to change; what is not given stays as it is. Null takes a limit away."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic reads it here
+
+    scopes: Scopes
+    models: Models
+    requests_per_minute: RequestsPerMinute
+    tokens_per_minute: TokensPerMinute
 
 
 class ApiKey(BaseModel):
@@ -149,6 +162,14 @@ async def report_use(session: Session, _: Service, report: UseReport) -> None:
 async def get_key(session: Session, _: Admin, key_id: KeyId) -> ApiKeyRow:
     """Return one key."""
     return await rules.find(session, key_id)
+
+
+@router.put("/api-keys/{key_id:int}", response_model=ApiKey, responses=TOKEN | responses(400, 404, 409))
+async def change_key(
+    session: Session, caller: Admin, key_id: KeyId, change: Annotated[ApiKeyChange, InBody()]
+) -> ApiKeyRow:
+    """Change what a key is bound to, as far as it is given; proxies hold to it as soon as they are told."""
+    return await rules.change(session, caller.name, key_id, change)
 
 
 @router.post("/api-keys/{key_id:int}/revoke", response_model=ApiKey, responses=TOKEN | responses(404))

@@ -1,12 +1,13 @@
 """`athena backends`: the registry, over the Admin API of ADMIN_API_URL."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from athena.cli.changes import Read, change, whole_or_none
 from athena.cli.declare import declare
 from athena.cli.drain import drain
 from athena.cli.environment import load
@@ -33,10 +34,6 @@ def _text_or_none(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
 
-def _whole_or_none(text: str) -> int | None:
-    return None if text.lower() == "none" else int(text)
-
-
 def _abilities_or_none(text: str) -> dict[str, Any] | None:
     """Return what `tools:true,images:false,context_tokens:8192` says; names are the Admin API's affair."""
     if text.lower() == "none":
@@ -50,7 +47,7 @@ def _abilities_or_none(text: str) -> dict[str, Any] | None:
     return said
 
 
-FIELDS: dict[str, Callable[[str], Any]] = {
+FIELDS: dict[str, Read] = {
     "model_name": str,
     "backend_type": str,
     "endpoint_url": str,
@@ -61,18 +58,18 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "description": str,
     "priority": int,
     "weight": int,
-    "max_concurrency": _whole_or_none,
-    "max_queue": _whole_or_none,
-    "first_token_seconds": _whole_or_none,
-    "stall_seconds": _whole_or_none,
+    "max_concurrency": whole_or_none,
+    "max_queue": whole_or_none,
+    "first_token_seconds": whole_or_none,
+    "stall_seconds": whole_or_none,
     "capabilities": _abilities_or_none,
     "arm": _text_or_none,
 }
-KINDS: dict[Callable[[str], Any], str] = {
+KINDS: dict[Read, str] = {
     int: "a whole number",
     float: "a number",
     _truth: "true or false",
-    _whole_or_none: "a whole number, or none for the default",
+    whole_or_none: "a whole number, or none for the default",
     _abilities_or_none: "none, or what its model can do, as tools:true,images:false,context_tokens:8192",
     _text_or_none: "a word, or none",
 }
@@ -147,7 +144,7 @@ def add(
         "max_queue": max_queue,
         "first_token_seconds": first_token,
         "stall_seconds": stall,
-        "capabilities": _change(f"capabilities={capabilities}")[1] if capabilities is not None else None,
+        "capabilities": change(f"capabilities={capabilities}", FIELDS, KINDS)[1] if capabilities is not None else None,
         "enabled": not disabled,
     }
     said = {name: value for name, value in fields.items() if value is not None}
@@ -162,7 +159,7 @@ def set_(
     token_file: TokenFile = None,
 ) -> None:
     """Change fields of a backend; the others stay as they are."""
-    fields = dict(_change(change) for change in changes)
+    fields = dict(change(text, FIELDS, KINDS) for text in changes)
     _show([_client(token_file).set(backend_id, fields)], as_json=as_json)
 
 
@@ -188,18 +185,6 @@ def _client(token_file: Path | None) -> "RegistryClient":
     from athena.settings import ClientSettings
 
     return RegistryClient(load(ClientSettings), token_file)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{text!r} is not FIELD=VALUE")
-    if name not in FIELDS:
-        raise typer.BadParameter(f"no field {name!r}; there are {', '.join(FIELDS)}")
-    try:
-        return name, FIELDS[name](value)
-    except ValueError:
-        raise typer.BadParameter(f"{name} takes {KINDS[FIELDS[name]]}, not {value!r}") from None
 
 
 def _show(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -110,6 +110,11 @@ class RegistryClient:
         made: dict[str, Any] = self._call("POST", KEYS_PATH, json=fields)
         return made
 
+    def change_key(self, key_id: int, fields: dict[str, Any]) -> dict[str, Any]:
+        """Change the given fields of an API key and return what is known of it."""
+        changed: dict[str, Any] = self._call("PUT", f"{KEYS_PATH}/{key_id}", json=fields)
+        return changed
+
     def revoke_key(self, key_id: int) -> dict[str, Any]:
         """Have an API key hold no more, and return what is known of it."""
         revoked: dict[str, Any] = self._call("POST", f"{KEYS_PATH}/{key_id}/revoke")
