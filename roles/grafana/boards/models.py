@@ -17,6 +17,10 @@ _SPEED = f"{total(_BY, rate(f'{_EACH}_count', _OF))} / {total(_BY, rate(f'{_EACH
 _PART = f"{total(_BY, _REPLIES)} / on (gen_ai_request_model) group_left () {total('gen_ai_request_model', _REPLIES)}"
 _WRITTEN = rate("gen_ai_client_token_usage_sum", f'{_OF}, gen_ai_token_type="output"')
 _CLOSED = of("athena_backend_state", f'{_AT}, state="closed"')
+_ARM_REPLIES = rate("athena_arm_replies_total", 'model=~"$model", outcome="whole"')
+_ARM_PART = f"{total('model, arm', _ARM_REPLIES)} / on (model) group_left () {total('model', _ARM_REPLIES)}"
+_ARM_ASKED = total("model, arm", rate("athena_arm_replies_total", 'model=~"$model"'))
+_ARM_FAILED = total("model, arm", rate("athena_arm_replies_total", 'model=~"$model", outcome="failed"'))
 _FAILED = rate(_ASKED, f'{_MODEL}, error_group="backend"')
 _IN_USE = f"{total(_BACKEND, of('athena_backend_in_use', _AT))} / {total(_BACKEND, of('athena_backend_limit', _AT))}"
 
@@ -47,6 +51,19 @@ _ARMS = [
         "Requests that failed, by model",
         RATE,
         (total("gen_ai_request_model, error_type", _FAILED), "{{gen_ai_request_model}} {{error_type}}"),
+    ),
+    graph(
+        "Share of each arm",
+        SHARE,
+        (_ARM_PART, "{{model}} · {{arm}}"),
+        stacked=True,
+        note="Of models whose backends are of several arms; that of a canary grows by itself.",
+    ),
+    graph("Failed, of what an arm was asked", SHARE, (f"{_ARM_FAILED} / {_ARM_ASKED}", "{{model}} · {{arm}}")),
+    graph(
+        "First token of an arm, p95",
+        SECONDS,
+        (quantile(0.95, "athena_arm_first_token_seconds", "model, arm", 'model=~"$model"'), "{{model}} · {{arm}}"),
     ),
 ]
 

@@ -24,6 +24,7 @@ TOKEN = "a-token-of-the-monitored-system"
 SHARED = "llama3.1:8b"  # two engines share it, 3 to 1
 FAILING_OVER = "phi3:mini"  # an MLX that fails, with an Ollama behind it
 AUTO = "qwen2.5:7b"  # an MLX that serves, with the default Ollama behind it
+COMPARED = "compared"  # two engines share it, each an arm
 BROKEN = "broken"  # an engine that fails whatever a caller asks
 CUT = "cut"  # an engine that breaks off after its first token
 NARROW = "narrow"  # an engine that takes one request at once
@@ -103,6 +104,8 @@ def _backends(stack: ExitStack, ollama_url: str) -> list[dict[str, Any]]:
         _row(FAILING_OVER, "mlx", failing.url, priority=0, weight=1),
         _row(FAILING_OVER, "ollama", ollama_url, priority=1, weight=1),
         _row(AUTO, "auto", mlx.url),
+        _row(COMPARED, "ollama", ollama_url),
+        _row(COMPARED, "openai", vllm.url, arm="quantised"),
         _row(BROKEN, "openai", failing.another_url(), max_queue=0),
         _row(CUT, "openai", cutting.url),
         _row(NARROW, "openai", vllm.another_url(), max_concurrency=1),

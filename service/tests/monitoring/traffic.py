@@ -15,6 +15,7 @@ import httpx
 from tests.monitoring.system import (
     AUTO,
     BROKEN,
+    COMPARED,
     CUT,
     FAILING_OVER,
     NARROW,
@@ -76,7 +77,7 @@ class Callers:
     def ask_well(self, times: int = 2) -> None:
         """Ask what is answered, streams and whole replies, in both dialects; one engine fails and another answers."""
         for _ in range(times):
-            for model in (SHARED, FAILING_OVER, AUTO, "unheard-of"):
+            for model in (SHARED, FAILING_OVER, AUTO, COMPARED, "unheard-of"):
                 for path in OPERATIONS:
                     for stream in (False, True):
                         self._ask(model, path, stream=stream)
