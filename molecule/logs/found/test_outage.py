@@ -75,6 +75,7 @@ def test_ten_minutes_of_a_busy_proxy_fit_into_the_queue(host: Host) -> None:
     queue = exporter["sending_queue"]
     assert (queue["storage"], queue["sizer"], queue["block_on_overflow"]) == ("file_storage", "bytes", True)
     assert queue["queue_size"] > SECONDS_DOWN * LINES_A_SECOND * BYTES_A_LINE
-    for receiver in config["receivers"].values():
+    for name in config["service"]["pipelines"]["logs"]["receivers"]:
+        receiver = config["receivers"][name]
         assert receiver["storage"] == "file_storage", "what is read is known after a restart"
         assert receiver["retry_on_failure"]["max_elapsed_time"] == 0, "beyond that, lines wait where they came from"
