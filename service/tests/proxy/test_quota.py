@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
@@ -33,6 +34,7 @@ from tests.support.prompt_server import serving_prompts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 GENERATE = {"model": "m-ollama", "prompt": "Once", "stream": False}
+EMBED = {"model": "m-ollama", "input": "Once"}
 TOKENS_OF_A_REPLY = 12  # as the stand-in counts: 7 of the prompt, 5 written
 
 
@@ -87,20 +89,20 @@ def test_in_no_minute_is_more_used_than_allowed_and_a_wait_is_as_long_as_said(
     for pause, times in steps:
         now += pause
         for _ in range(times):
-            wait = window.take(limit, now)
+            wait = window.take(limit, now).wait
             recent = [at for at in taken if now - at < 60]
             if not wait:
                 assert len(recent) < limit
                 taken.append(now)
             else:
                 assert 0 < wait <= 60 + SLICE_SECONDS
-                assert window.wait(limit, now + wait * 0.999 - 0.01) > 0 or wait < 0.02
+                assert window.look(limit, now + wait * 0.999 - 0.01).wait > 0 or wait < 0.02
                 # What was used more than a minute and a slice ago is not held against anybody.
                 assert len([at for at in taken if now - at <= 60 + SLICE_SECONDS]) >= limit
                 later = Window(Board().slot("api-key", "1", "requests"))
                 for at in taken:
                     later.add(1, at)
-                assert later.wait(limit, now + wait + 1e-3) == 0
+                assert later.look(limit, now + wait + 1e-3).wait == 0
 
 
 async def test_a_key_has_its_requests_and_is_told_which_limit_it_has_used_up_and_when_to_come_again() -> None:
@@ -142,6 +144,39 @@ async def test_what_is_refused_for_its_tokens_costs_no_request() -> None:
     assert await admitted(quota)
 
 
+def told(fields: bytes) -> dict[str, str]:
+    """Return header lines by their names, without what they all begin with."""
+    lines = (line.partition(": ") for line in fields.decode().removesuffix("\r\n").split("\r\n") if line)
+    return {name.removeprefix("x-ratelimit-"): value for name, _, value in lines}
+
+
+async def test_an_admitted_request_is_told_how_the_limits_stand_and_a_refused_one_too() -> None:
+    clock = Clock()  # a second into a slice of three
+    quota = quota_of(key(requests=2, tokens=50), Board(), clock=clock)
+    of_tokens = {"limit-tokens": "50", "remaining-tokens": "50", "reset-tokens": "0s"}
+    of_requests = {"limit-requests": "2", "remaining-requests": "1", "reset-requests": "1m2s"}
+    assert told(await quota.admit()) == of_tokens | of_requests
+    quota.spend(20)
+    clock.now += 30
+    of_tokens |= {"remaining-tokens": "30", "reset-tokens": "32s"}
+    of_requests |= {"remaining-requests": "0"}
+    assert told(await quota.admit()) == of_tokens | of_requests
+    quota.spend(500)
+    of_tokens |= {"remaining-tokens": "0", "reset-tokens": "1m2s"}
+    with pytest.raises(RateLimitError) as caught:
+        await quota.admit()
+    assert told(caught.value.fields) == of_tokens | of_requests
+    clock.now += 63
+    assert told(await quota.admit())["remaining-requests"] == "1"
+
+
+async def test_a_limit_that_is_none_is_not_told_of() -> None:
+    of_requests = told(await quota_of(key(requests=2), Board()).admit())
+    assert set(of_requests) == {"limit-requests", "remaining-requests", "reset-requests"}
+    of_tokens = told(await quota_of(key(tokens=2), Board()).admit())
+    assert set(of_tokens) == {"limit-tokens", "remaining-tokens", "reset-tokens"}
+
+
 async def test_keys_do_not_share_their_limits() -> None:
     board = Board()
     mine, yours = quota_of(key(1, requests=1), board), quota_of(key(2, requests=1), board)
@@ -166,8 +201,8 @@ def test_workers_that_take_at_once_take_as_many_as_one_would() -> None:
         pids.append(pid)
     assert {os.waitpid(pid, 0)[1] for pid in pids} == {0}
     window = Window(board.slot("api-key", "7", "requests"))
-    assert window.wait(limit, 1000.0) > 0
-    assert window.wait(limit + 1, 1000.0) == 0
+    assert window.look(limit, 1000.0).wait > 0
+    assert window.look(limit + 1, 1000.0).wait == 0
     board.close()
 
 
@@ -219,6 +254,26 @@ async def test_tokens_spent_at_one_host_are_spent_at_the_other(
         await asyncio.sleep(0.01)
     with pytest.raises(RateLimitError, match="tokens_per_minute, which is 100"):
         await other.admit()
+
+
+async def test_what_is_told_of_the_limits_holds_for_all_hosts(
+    redis: RedisQuotas, redis_of_another_host: RedisQuotas
+) -> None:
+    known = key(14, requests=5, tokens=100)
+    one, other = quota_of(known, Board(), redis), quota_of(known, Board(), redis_of_another_host)
+    assert told(await one.admit())["remaining-requests"] == "4"
+    one.spend(40)
+    await redis._spending.finish()
+    standing = told(await other.admit())
+    assert (standing["remaining-requests"], standing["remaining-tokens"]) == ("3", "60")
+    assert (standing["limit-requests"], standing["limit-tokens"]) == ("5", "100")
+    other.spend(60)
+    await redis_of_another_host._spending.finish()
+    with pytest.raises(RateLimitError, match="tokens_per_minute") as caught:
+        await one.admit()
+    standing = told(caught.value.fields)
+    assert (standing["remaining-requests"], standing["remaining-tokens"]) == ("3", "0")
+    assert standing["reset-tokens"] in {"1m0s", "1m1s", "1m2s", "1m3s"}
 
 
 async def test_without_redis_prompts_go_on_and_each_host_counts_for_itself(tmp_path: Path) -> None:
@@ -288,6 +343,27 @@ def test_a_caller_beyond_its_requests_is_refused_in_both_protocols(asking: Askin
     client = openai.OpenAI(base_url=f"{asking.url}/v1", api_key=made["key"], max_retries=0)
     with client, pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model="m-openai", messages=[{"role": "user", "content": "Hello"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/chat/completions", CHAT), ("/api/generate", GENERATE), ("/api/embed", EMBED)]
+)
+def test_each_answer_tells_a_key_how_its_limits_stand(
+    asking: Asking, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    made = asking.make(requests_per_minute=2, tokens_per_minute=1000)
+    for left, status in ((1, 200), (0, 200), (0, 429)):
+        answer = asking.post(path, {**body, "stream": stream}, made["key"])
+        assert answer.status_code == status
+        headers = answer.headers
+        assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-limit-tokens"]) == ("2", "1000")
+        assert int(headers["x-ratelimit-remaining-requests"]) == left
+        assert re.fullmatch(r"(1m)?[1-5]?\d?s", headers["x-ratelimit-reset-requests"])
+    # Two replies, or what two are thought to have cost.
+    assert 1000 - 200 < int(headers["x-ratelimit-remaining-tokens"]) < 1000
+    free = asking.post(path, {**body, "stream": stream}, asking.make("bob")["key"])
+    assert not [name for name in free.headers if name.startswith("x-ratelimit")]
 
 
 def test_what_is_refused_for_another_reason_costs_no_request(asking: Asking) -> None:

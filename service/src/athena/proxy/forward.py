@@ -14,7 +14,7 @@ from athena.observability.proxy_metrics import ProxyMetrics
 from athena.proxy.caller import scope_of
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.http import JSON, InternalError, error_answer
-from athena.proxy.quota import Quota
+from athena.proxy.quota import Quota, RateLimitError
 from athena.proxy.server.errors import ShuttingDownError
 from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
@@ -38,8 +38,8 @@ class _Forwarding:
     """One request for a reply, and what becomes of it."""
 
     __slots__ = (
-        "call", "dialect", "error_type", "exchange", "first_token", "identity", "lines", "operation", "quota", "span",
-        "status", "target", "usage",
+        "call", "dialect", "error_type", "exchange", "first_token", "identity", "limits", "lines", "operation", "quota",
+        "span", "status", "target", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
@@ -52,6 +52,7 @@ class _Forwarding:
         self.first_token: float | None = None
         self.usage: Usage | None = None
         self.quota: Quota | None = None
+        self.limits = b""  # header lines, where the caller's key has any
         self.lines = 0  # of a stream, where the caller's key has a limit of tokens
         self.error_type = ""
         self.status = 200
@@ -61,13 +62,14 @@ class _Forwarding:
         """Return the headers of an answer: what it is, whose it is, and who gave it."""
         target = self.target
         if target is None:
-            return b"content-type: %b\r\nx-request-id: %b\r\n" % (content_type, self.identity)
+            return b"content-type: %b\r\nx-request-id: %b\r\n%b" % (content_type, self.identity, self.limits)
         number = target.backend.id
-        return b"content-type: %b\r\nx-request-id: %b\r\nx-athena-backend: %b\r\nx-athena-backend-id: %b\r\n" % (
+        return b"content-type: %b\r\nx-request-id: %b\r\nx-athena-backend: %b\r\nx-athena-backend-id: %b\r\n%b" % (
             content_type,
             self.identity,
             target.engine.encode(),
             b"default" if number is None else b"%d" % number,
+            self.limits,
         )
 
     def encoder(self, call: Call) -> ReplyEncoder:
@@ -203,7 +205,11 @@ class Forwarder:
         call.span = forwarding.span
         caller.check_model(call.model)
         if caller.quota is not None:
-            await caller.quota.admit()
+            try:
+                forwarding.limits = await caller.quota.admit()
+            except RateLimitError as error:
+                forwarding.limits = error.fields
+                raise
             forwarding.quota = caller.quota
         reply = await self._dispatcher.open(call)
         forwarding.target = reply.target

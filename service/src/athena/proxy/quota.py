@@ -2,23 +2,30 @@
 
 import time
 from collections.abc import Callable
+from math import ceil
 from typing import TYPE_CHECKING
 
 from athena.errors import AthenaError
-from athena.proxy.quota_window import Window
+from athena.proxy.quota_window import Standing, Window
 from athena.router.board import Board
 from athena.router.types import ApiKey
 
 if TYPE_CHECKING:
     from athena.proxy.quota_redis import RedisQuotas
 
+_FREE = Standing(0, 0.0, 0.0)
+
 
 class RateLimitError(AthenaError):
-    """A limit of the caller's API key is used up; `retry_after` says for how long."""
+    """A limit of the caller's API key is used up; `retry_after` says for how long, `fields` how its limits stand."""
 
     status = 429
     title = "Rate limit reached"
     code = "rate_limit_exceeded"
+
+    def __init__(self, detail: str, *, retry_after: float, fields: bytes) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.fields = fields
 
 
 class Quota:
@@ -42,25 +49,25 @@ class Quota:
         """Whether there is a limit of tokens."""
         return self._key.tokens_per_minute is not None
 
-    async def admit(self) -> None:
-        """Count one request; raises RateLimitError where the key has used up a limit, and counts nothing then."""
+    async def admit(self) -> bytes:
+        """Count one request, and return how the limits stand then, as header lines.
+
+        Raises RateLimitError where the key has used up a limit, and counts nothing then.
+        """
         key, now = self._key, self._clock()
-        if key.tokens_per_minute is not None:
-            self._refuse_for("tokens_per_minute", key.tokens_per_minute, self._tokens.wait(key.tokens_per_minute, now))
-        if self._redis is not None:
-            # What this host alone has used up needs no question.
-            if key.requests_per_minute is not None:
-                self._refuse_requests(self._requests.wait(key.requests_per_minute, now))
-            waits = await self._redis.admit(key.id, key.requests_per_minute, key.tokens_per_minute)
-            if waits is not None:
-                if key.tokens_per_minute is not None:
-                    self._refuse_for("tokens_per_minute", key.tokens_per_minute, waits.tokens)
-                self._refuse_requests(waits.requests)
-                if key.requests_per_minute is not None:
+        requests = self._requests.look(key.requests_per_minute, now) if key.requests_per_minute is not None else _FREE
+        tokens = self._tokens.look(key.tokens_per_minute, now) if key.tokens_per_minute is not None else _FREE
+        if not (requests.wait or tokens.wait):  # what this host alone has used up needs no question
+            told = None
+            if self._redis is not None:
+                told = await self._redis.admit(key.id, key.requests_per_minute, key.tokens_per_minute)
+            if told is not None:
+                requests, tokens = told
+                if not (requests.wait or tokens.wait):
                     self._requests.add(1, now)
-                return
-        if key.requests_per_minute is not None:
-            self._refuse_requests(self._requests.take(key.requests_per_minute, now))
+            elif key.requests_per_minute is not None:
+                requests = self._requests.take(key.requests_per_minute, now)
+        return self._verdict(requests, tokens)
 
     def spend(self, tokens: int) -> None:
         """Count the tokens of a prompt and its reply; the requests that follow are held to them."""
@@ -69,19 +76,31 @@ class Quota:
             if self._redis is not None:
                 self._redis.spend(self._key.id, tokens)
 
-    def _refuse_requests(self, wait: float) -> None:
-        if self._key.requests_per_minute is not None:
-            self._refuse_for("requests_per_minute", self._key.requests_per_minute, wait)
+    def _verdict(self, requests: Standing, tokens: Standing) -> bytes:
+        key = self._key
+        limits = (("tokens", key.tokens_per_minute, tokens), ("requests", key.requests_per_minute, requests))
+        fields = b"".join([_fields(what, limit, standing) for what, limit, standing in limits if limit is not None])
+        for what, limit, standing in limits:
+            if standing.wait > 0:
+                seconds = max(1, round(standing.wait + 0.5))
+                raise RateLimitError(
+                    f"The API key {key.prefix}… of {key.name} has used up its {what}_per_minute, which is {limit}; "
+                    f"come again in {seconds} s.",
+                    retry_after=seconds,
+                    fields=fields,
+                )
+        return fields
 
-    def _refuse_for(self, limit: str, value: int, wait: float) -> None:
-        if wait > 0:
-            key = self._key
-            seconds = max(1, round(wait + 0.5))
-            raise RateLimitError(
-                f"The API key {key.prefix}… of {key.name} has used up its {limit}, which is {value}; "
-                f"come again in {seconds} s.",
-                retry_after=seconds,
-            )
+
+def _fields(what: str, limit: int, standing: Standing) -> bytes:
+    """Return a limit as OpenAI's headers tell of it: how much, how much of it is left, and when all of it is back."""
+    minutes, seconds = divmod(ceil(standing.reset), 60)
+    told = {
+        "limit": str(limit),
+        "remaining": str(max(limit - standing.used, 0)),
+        "reset": f"{minutes}m{seconds}s" if minutes else f"{seconds}s",
+    }
+    return "".join(f"x-ratelimit-{name}-{what}: {value}\r\n" for name, value in told.items()).encode()
 
 
 class Quotas:

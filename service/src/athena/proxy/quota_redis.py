@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from athena.proxy.quota_window import SLICE_SECONDS, SLICES
+from athena.proxy.quota_window import SLICE_SECONDS, SLICES, Standing
 from athena.router.background import Tasks
 
 REDIS_SECONDS = 1.0  # the longest that a request waits for it
@@ -27,8 +27,10 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local number = math.floor(now / {SLICE_SECONDS})
 """
 _ADMIT = f"""{_NOW}
-local function wait(window, limit)
-    local used, counts, stored = 0, {{}}, redis.call('HGETALL', window)
+local function forgotten_in(slice) return (slice + {SLICES + 1}) * {SLICE_SECONDS} - now end
+local function standing(window, limit)
+    if limit == 0 then return 0, 0, 0 end
+    local used, reset, counts, stored = 0, 0, {{}}, redis.call('HGETALL', window)
     for index = 1, #stored, 2 do
         local slice, count = tonumber(stored[index]), tonumber(stored[index + 1])
         if slice < number - {SLICES} then
@@ -36,25 +38,30 @@ local function wait(window, limit)
         else
             counts[slice] = count
             used = used + count
+            reset = math.max(reset, forgotten_in(slice))
         end
     end
-    if used < limit then return 0 end
+    if used < limit then return used, 0, reset end
+    local left = used
     for slice = number - {SLICES}, number do
-        used = used - (counts[slice] or 0)
-        if used < limit then return (slice + {SLICES + 1}) * {SLICE_SECONDS} - now end
+        left = left - (counts[slice] or 0)
+        if left < limit then return used, forgotten_in(slice), reset end
     end
-    return {SLICE_SECONDS}
+    return used, {SLICE_SECONDS}, reset
 end
-local requests, tokens, both = tonumber(ARGV[1]), tonumber(ARGV[2]), {{0, 0}}
-if tokens > 0 then both[2] = wait(KEYS[2], tokens) end
-if requests > 0 and both[2] == 0 then
-    both[1] = wait(KEYS[1], requests)
-    if both[1] == 0 then
-        redis.call('HINCRBY', KEYS[1], number, 1)
-        redis.call('EXPIRE', KEYS[1], {_KEPT_SECONDS})
-    end
+local requests, tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
+local used, wait, reset = standing(KEYS[1], requests)
+local tokens_used, tokens_wait, tokens_reset = standing(KEYS[2], tokens)
+if requests > 0 and wait == 0 and tokens_wait == 0 then
+    redis.call('HINCRBY', KEYS[1], number, 1)
+    redis.call('EXPIRE', KEYS[1], {_KEPT_SECONDS})
+    used, reset = used + 1, forgotten_in(number)
 end
-return {{tostring(both[1]), tostring(both[2])}}
+local told = {{}}
+for index, value in ipairs({{used, wait, reset, tokens_used, tokens_wait, tokens_reset}}) do
+    told[index] = tostring(value)
+end
+return told
 """
 _SPEND = f"""{_NOW}
 redis.call('HINCRBY', KEYS[1], number, ARGV[1])
@@ -62,11 +69,11 @@ redis.call('EXPIRE', KEYS[1], {_KEPT_SECONDS})
 """
 
 
-class Waits(NamedTuple):
-    """For how many seconds the limit of requests and that of tokens are used up yet; 0: they are not."""
+class Told(NamedTuple):
+    """How the limits of requests and of tokens stand; of one that is none, that nothing was used."""
 
-    requests: float
-    tokens: float
+    requests: Standing
+    tokens: Standing
 
 
 class RedisQuotas:
@@ -89,7 +96,7 @@ class RedisQuotas:
         self._paused_until = 0.0
         self._spending = Tasks()
 
-    async def admit(self, key_id: int, requests: int | None, tokens: int | None) -> Waits | None:
+    async def admit(self, key_id: int, requests: int | None, tokens: int | None) -> Told | None:
         """Use one of the key's requests unless one of its limits is used up; None: Redis does not say."""
         if self._clock() < self._paused_until:
             return None
@@ -107,10 +114,11 @@ class RedisQuotas:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _ask(self, key_id: int, requests: int | None, tokens: int | None) -> Waits | None:
+    async def _ask(self, key_id: int, requests: int | None, tokens: int | None) -> Told | None:
         try:
             told = await self._admit(keys=_names(key_id), args=[requests or 0, tokens or 0])
-            return Waits(*(float(wait) for wait in told))
+            figures = [float(figure) for figure in told]
+            return Told(*(Standing(int(used), wait, reset) for used, wait, reset in (figures[:3], figures[3:])))
         except (RedisError, OSError) as error:
             self._pause(error)
             return None
