@@ -148,6 +148,37 @@ async def test_a_long_prompt_goes_where_there_is_room_and_one_that_is_surely_too
         await answer(services, chat(prompt="x" * 9000))
 
 
+async def test_what_asks_for_more_context_goes_where_there_is_as_much(bench: Bench) -> None:
+    small, large = Ollama("completion", context=2048), Ollama("completion", context=8192)
+    first, second = await bench.engine(small), await bench.engine(large)
+    services = await started(bench, row(1, first.url), row(2, second.url, priority=1))
+    for options in ({}, {"num_ctx": 2048}, {"num_ctx": None}, {"num_ctx": -1}, {"temperature": 0}):
+        await answer(services, chat(options=options))
+    await answer(services, chat(options=None))
+    assert [len(small.asked), len(large.asked)] == [6, 0]
+    for wanted in (2049, 8192):
+        await answer(services, chat(options={"num_ctx": wanted}))
+    assert [len(small.asked), len(large.asked)] == [6, 2]
+    # Nobody has that much: what is in the prompt decides, as if nothing had been asked for.
+    await answer(services, chat(options={"num_ctx": 100_000}))
+    await answer(services, chat(prompt="x" * 20_000, options={"num_ctx": 100_000}))
+    assert [len(small.asked), len(large.asked)] == [7, 3]
+    with pytest.raises(NeedWithoutHomeError, match="a context of about 25000 tokens"):
+        await answer(services, chat(prompt="x" * 100_000, options={"num_ctx": 500_000}))
+
+
+async def test_a_call_of_the_library_asks_for_context_as_well(bench: Bench) -> None:
+    small, large = Ollama("completion", context=2048), Ollama("completion", context=8192)
+    first, second = await bench.engine(small), await bench.engine(large)
+    services = await started(bench, row(1, first.url), row(2, second.url, priority=1))
+    asked = Request(operation=Operation.CHAT, model="m", messages=[Message(role="user", content="hello")])
+    for extra in ({}, {"options": {"num_ctx": 4096}}):
+        asked.extra = extra
+        reply = await services.dispatcher.open(Call.of(asked))
+        await reply.aclose()
+    assert [len(small.asked), len(large.asked)] == [1, 1]
+
+
 @pytest.mark.parametrize("need", list(NEEDS))
 async def test_what_a_server_reads_is_found_out_by_trying(bench: Bench, need: Need) -> None:
     word = {Need.IMAGES: "image_url", Need.TOOLS: "tools", Need.JSON_SCHEMA: "response_format"}[need]
@@ -229,6 +260,7 @@ bodies = st.fixed_dictionaries(
         "format": st.sampled_from(["", "json", None, {}]) | values,
         "response_format": st.sampled_from([{"type": "text"}, {"type": "json_object"}]) | values,
         "prompt": values,
+        "options": st.fixed_dictionaries({}, optional={"num_ctx": st.integers(-5, 10**6)}) | values,
     },
 )
 
@@ -246,6 +278,7 @@ def test_what_is_seen_without_a_translation_is_what_the_translation_says(
     except RequestRejectedError:
         return  # it goes to no engine for which it would be translated
     assert seen.features == said.features
+    assert seen.wanted_tokens == said.wanted_tokens
     # A translation puts line breaks between the parts of a text, of which there are four here at most.
     assert seen.context_tokens + 2 >= said.context_tokens
 

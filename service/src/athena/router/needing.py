@@ -1,5 +1,7 @@
 """Keeps a call from the doors whose model is known to ignore a part of it, at next to no cost for all other calls."""
 
+from math import inf
+
 import msgspec
 
 from athena.router.board import CAN, CONTEXT
@@ -55,7 +57,12 @@ class _OpenAIAsked(_Asked):
     response_format: _Form | None = None
 
 
+class _Options(msgspec.Struct):
+    num_ctx: msgspec.Raw = _NOTHING
+
+
 class _OllamaAsked(_Asked):
+    options: msgspec.Raw = _NOTHING
     messages: list[_OllamaMessage] | None = None
     images: list[msgspec.Raw] | None = None
     format: msgspec.Raw = _NOTHING
@@ -63,6 +70,8 @@ class _OllamaAsked(_Asked):
 
 _OPENAI = msgspec.json.Decoder(_OpenAIAsked)
 _OLLAMA = msgspec.json.Decoder(_OllamaAsked)
+_OPTIONS = msgspec.json.Decoder(_Options | None)
+_WHOLE = msgspec.json.Decoder(int)
 _CONTENT = msgspec.json.Decoder(str | list[_Part] | None)
 
 
@@ -100,18 +109,20 @@ def fitting(call: Call, doors: list[Door], failures: list[Failure]) -> list[Door
 
     The others are noted as failures. Raises NeedWithoutHomeError where none is left.
     """
-    lacked, context = 0, 0.0
+    lacked, context, widest = 0, 0.0, 0.0
     for door in doors:
         cells = door.gate.cells
         lacked |= (int(cells[CAN]) >> _CANNOT & ~door.can) | door.cannot
         tokens = door.said.context_tokens or cells[CONTEXT]
         if tokens and (not context or tokens < context):
             context = tokens
+        widest = max(widest, tokens or inf)
+    wide = widest > context > 0 and call.dialect is Dialect.OLLAMA  # which may ask for more than some have
     long = bool(context) and needs.may_exceed(len(call.body), context)
-    if not (lacked or long or (context and call.dialect not in _READ_HERE)):
+    if not (lacked or long or wide or (context and call.dialect not in _READ_HERE)):
         return doors
     asked = _needs(call, counted=long)
-    if not asked.features and not asked.context_tokens:
+    if not asked.features and not asked.context_tokens and asked.wanted_tokens <= context:
         return doors
     targets = [(f"{door.target.engine} at {door.target.endpoint_url}", capabilities_of(door)) for door in doors]
     able = needs.able(asked, targets, model=call.model, field=_field(call, asked, lacked))
@@ -137,7 +148,8 @@ def _needs(call: Call, *, counted: bool) -> Needs:
     try:
         asked = (_OPENAI if call.dialect is Dialect.OPENAI else _OLLAMA).decode(call.body)
         tokens = needs.context_tokens(_characters(asked)) if counted else 0
-        return Needs(features=_features(asked), context_tokens=tokens)
+        wanted = _wanted(asked.options) if isinstance(asked, _OllamaAsked) else 0
+        return Needs(features=_features(asked), context_tokens=tokens, wanted_tokens=wanted)
     except BAD_JSON:
         return Needs()
 
@@ -152,6 +164,15 @@ def _features(asked: _OpenAIAsked | _OllamaAsked) -> frozenset[Need]:
         sees = any(part.type == "image_url" for message in messages for part in _parts(message.content))
     wanted = {Need.TOOLS: bool(asked.tools), Need.JSON_SCHEMA: formed, Need.IMAGES: sees}
     return frozenset(need for need, word in wanted.items() if word)
+
+
+def _wanted(options: msgspec.Raw) -> int:
+    """Return the tokens of context that are asked for; 0 where they are not, or where it is no such number."""
+    try:
+        found = _OPTIONS.decode(options)
+        return max(_WHOLE.decode(found.num_ctx), 0) if found is not None else 0
+    except BAD_JSON:
+        return 0
 
 
 def _parts(content: msgspec.Raw) -> list[_Part]:

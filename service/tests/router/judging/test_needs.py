@@ -30,7 +30,12 @@ capabilities = st.builds(
     can=st.dictionaries(st.sampled_from(Need), st.booleans()),
     context_tokens=st.none() | st.integers(1, 200_000),
 )
-needs = st.builds(Needs, features=st.frozensets(st.sampled_from(Need)), context_tokens=st.integers(0, 200_000))
+needs = st.builds(
+    Needs,
+    features=st.frozensets(st.sampled_from(Need)),
+    context_tokens=st.integers(0, 200_000),
+    wanted_tokens=st.integers(0, 200_000),
+)
 targets = st.lists(capabilities, min_size=1, max_size=5).map(
     lambda found: [(f"host{number}", one) for number, one in enumerate(found)]
 )
@@ -46,10 +51,12 @@ def meets(asked: Needs, one: Capabilities, *, tokens: int) -> bool:
 def test_who_is_able_meets_every_need_and_who_is_not_lacks_one(
     asked: Needs, found: list[tuple[str, Capabilities]]
 ) -> None:
+    wanted = max(asked.context_tokens, asked.wanted_tokens)
+    at_best = [place for place, (_, one) in enumerate(found) if meets(asked, one, tokens=wanted)]
     surely = [place for place, (_, one) in enumerate(found) if meets(asked, one, tokens=asked.context_tokens)]
     perhaps = [place for place, (_, one) in enumerate(found) if meets(asked, one, tokens=asked.context_tokens // 2)]
-    if surely or perhaps:
-        assert able(asked, found, model="m") == (surely or perhaps)
+    if at_best or surely or perhaps:
+        assert able(asked, found, model="m") == (at_best or surely or perhaps)
     else:
         with pytest.raises(NeedWithoutHomeError) as refused:
             able(asked, found, model="m", field="tools")
@@ -148,6 +155,8 @@ def test_the_needs_of_a_request_are_seen() -> None:
         response_schema={},
     )
     assert of_request(asking).features == {Need.JSON_SCHEMA, Need.TOOLS, Need.IMAGES}
+    roomy = Request(operation=Operation.CHAT, model="m", extra={"options": {"num_ctx": 8192}})
+    assert of_request(roomy) == Needs(wanted_tokens=8192)
     assert of_request(Request(operation=Operation.EMBED, model="m")).features == {Need.EMBEDDINGS}
 
 

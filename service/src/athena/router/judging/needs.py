@@ -45,10 +45,15 @@ UNKNOWN = Capabilities()
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request needs: `context_tokens` are about those of its prompt; 0: unknown."""
+    """What a request needs: `context_tokens` are about those of its prompt; 0: unknown.
+
+    `wanted_tokens` of context are those that it asks for (`num_ctx`), 0 where it does not: it goes where they are, but
+    is refused for what is in it alone, because many a client asks for more than it fills.
+    """
 
     features: frozenset[Need] = frozenset()
     context_tokens: int = 0
+    wanted_tokens: int = 0
 
 
 _OLLAMA_WORDS = {Need.TOOLS: "tools", Need.IMAGES: "vision", Need.EMBEDDINGS: "embedding"}
@@ -65,7 +70,9 @@ def of_request(request: Request) -> Needs:
     if any(message.images for message in request.messages) or request.extra.get("images"):
         features.add(Need.IMAGES)
     said = len(request.prompt) + len(request.system or "") + sum(len(message.content) for message in request.messages)
-    return Needs(features=frozenset(features), context_tokens=context_tokens(said))
+    options = request.extra.get("options")
+    wanted = _positive(options.get("num_ctx")) if isinstance(options, dict) else None
+    return Needs(features=frozenset(features), context_tokens=context_tokens(said), wanted_tokens=wanted or 0)
 
 
 def context_tokens(characters: int) -> int:
@@ -139,9 +146,9 @@ def lacking(needs: Needs, capabilities: Capabilities, *, lenient: bool = False) 
     How many tokens a prompt has is a guess: to be `lenient` is to believe the least that it may have.
     """
     missing = [need.value for need in Need if need in needs.features and not capabilities.can.get(need, True)]
-    tokens = needs.context_tokens // _AT_MOST if lenient else needs.context_tokens
+    tokens = needs.context_tokens // _AT_MOST if lenient else max(needs.context_tokens, needs.wanted_tokens)
     if capabilities.context_tokens is not None and tokens > capabilities.context_tokens:
-        missing.append(f"a context of about {needs.context_tokens} tokens")
+        missing.append(f"a context of about {needs.context_tokens if lenient else tokens} tokens")
     return tuple(missing)
 
 
@@ -150,11 +157,13 @@ def able(
 ) -> list[int]:
     """Return the places of the targets that can serve a request, in order; each target has a name for people.
 
-    Where a prompt may be too long for all, it is refused only if it is sure to be. Raises NeedWithoutHomeError where
-    none can: with the needs that no target meets, or else with what each one lacks.
+    Where a prompt may be too long for all, it is refused only if it is sure to be, and never for the context that it
+    asks for beyond that. Raises NeedWithoutHomeError where none can: with the needs that no target meets, or else with
+    what each one lacks.
     """
-    for lenient in (False, True):
-        lacks = [lacking(needs, capabilities, lenient=lenient) for _, capabilities in targets]
+    filled = msgspec.structs.replace(needs, wanted_tokens=0)
+    for met, lenient in ((needs, False), (filled, False), (filled, True)):
+        lacks = [lacking(met, capabilities, lenient=lenient) for _, capabilities in targets]
         found = [place for place, lack in enumerate(lacks) if not lack]
         if found:
             return found
