@@ -39,7 +39,8 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
         "log_collector_loki_url": "http://loki.example.internal:3100",
         "log_collector_image": IMAGE,
         "log_collector_metrics_networks": ["192.0.2.40/32"],
-        "log_collector_traces_endpoint": "http://tempo.example.internal:4318",
+        "log_collector_metrics_reader": {"namespace": "athena", "name": "athena-prometheus"},
+        "log_collector_traces_endpoint": "http://tempo.example.internal:3200",
     }
     (folder / "given.yml").write_text(yaml.safe_dump(given))
     done = subprocess.run(
@@ -102,10 +103,52 @@ def test_it_is_root_without_any_right_of_roots_and_writes_its_queue_alone(
     assert container["resources"]["limits"] == {"memory": "512Mi"}
 
 
-def test_it_reaches_names_the_api_server_and_loki(manifests: dict[str, Manifest]) -> None:
+def test_it_reaches_names_the_api_server_loki_and_who_takes_traces(manifests: dict[str, Manifest]) -> None:
     spec = manifests["NetworkPolicy"]["spec"]
-    assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 443, 6443, 3100}
-    assert [peer["ipBlock"]["cidr"] for rule in spec["ingress"] for peer in rule["from"]] == ["192.0.2.40/32"]
+    assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 443, 6443, 3100, 3200}
+
+
+def test_pods_that_it_reads_the_lines_of_bring_it_their_traces_and_its_metrics_are_asked_for_from_outside(
+    manifests: dict[str, Manifest],
+) -> None:
+    metrics, traces = manifests["NetworkPolicy"]["spec"]["ingress"]
+    assert metrics == {
+        "ports": [{"port": "metrics", "protocol": "TCP"}],
+        "from": [{"ipBlock": {"cidr": "192.0.2.40/32"}}],
+    }
+    namespaces = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["athena", "athena-admin"]}
+    assert traces == {
+        "ports": [{"port": "traces", "protocol": "TCP"}],
+        "from": [{"namespaceSelector": {"matchExpressions": [namespaces]}}],
+    }
+
+
+def test_a_pod_brings_its_traces_to_the_collector_of_its_own_node(
+    manifests: dict[str, Manifest], container: Manifest
+) -> None:
+    service = manifests["Service"]
+    labels = manifests["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["internalTrafficPolicy"] == "Local"
+    assert service["spec"]["selector"].items() <= labels.items()
+    [port] = service["spec"]["ports"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert (port["port"], ports[port["targetPort"]]) == (4318, 4318)
+    config = yaml.safe_load(manifests["ConfigMap"]["data"]["config.yaml"])
+    assert config["receivers"]["otlp"]["protocols"]["http"]["endpoint"] == "0.0.0.0:4318"
+    assert config["service"]["pipelines"]["traces"]["exporters"] == ["otlp_http/traces"]
+
+
+def test_prometheus_may_ask_collectors_through_the_api_server_and_do_nothing_else(
+    manifests: dict[str, Manifest],
+) -> None:
+    assert manifests["Role"]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
+    ]
+    binding = manifests["RoleBinding"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "namespace": "athena", "name": "athena-prometheus"}]
+    assert binding["roleRef"]["name"] == manifests["Role"]["metadata"]["name"]
+    assert binding["metadata"]["namespace"] == manifests["DaemonSet"]["metadata"]["namespace"]
 
 
 def test_its_configuration_is_the_one_that_it_is_started_with(
@@ -126,4 +169,3 @@ def test_its_configuration_is_the_one_that_it_is_started_with(
     [queue] = [mount for mount in container["volumeMounts"] if mount["name"] == "queue"]
     assert config["extensions"]["file_storage"]["directory"] == queue["mountPath"]
     assert config["service"]["pipelines"]["logs"]["processors"] == ["memory_limiter", "k8s_attributes"]
-    assert list(config["service"]["pipelines"]) == ["logs"], "nobody reaches its loopback address to bring traces"

@@ -49,6 +49,32 @@ def test_unset_they_change_nothing_and_set_they_reach_every_service(environment:
         }
 
 
+# What an inventory says that has collectors on the nodes of its cluster.
+WITH_COLLECTORS = {
+    "loki_archive_sha256": "0" * 64,
+    "log_collector_archive_sha256": "0" * 64,
+    "log_collector_image": f"registry.example.internal/otelcol@sha256:{'0' * 64}",
+}
+
+
+def test_pods_bring_their_traces_to_the_collector_of_their_node_where_that_hands_them_on() -> None:
+    chosen = {**WITH_COLLECTORS, "athena_collected_traces_endpoint": "http://tempo.example.internal:4318"}
+    table = "athena_applications.{0}"
+    both = ", ".join(f"[{table}.environment, {table}.egress_to]".format(name) for name in SERVICES)
+    for environment, egress in evaluated("production", "cluster", f"[{both}]", **chosen):
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://athena-log-collector.athena-logs.svc:4318"
+        pods = {"app.kubernetes.io/name": "athena-log-collector"}
+        assert {"namespace": "athena-logs", "pods": pods, "ports": [4318]} in egress
+
+
+@pytest.mark.parametrize(
+    "missing", [{"log_collector_image": ""}, {"athena_collected_traces_endpoint": ""}, {"loki_archive_sha256": ""}]
+)
+def test_they_send_none_where_no_collector_of_a_node_would_take_them(missing: dict[str, str]) -> None:
+    chosen = {**WITH_COLLECTORS, "athena_collected_traces_endpoint": "http://tempo.example.internal:4318", **missing}
+    assert evaluated("production", "cluster", "athena_traces_endpoint ~ '|' ~ athena_traces_egress", **chosen) == "|[]"
+
+
 @pytest.mark.parametrize(
     ("endpoint", "rules"),
     [

@@ -33,13 +33,19 @@ def meanwhile(work: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> I
             thread.join()
 
 
+def address_towards(host: str) -> str:
+    """Return the address of this machine that a host reaches it by, which is on one network with it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        towards.connect((host, 9))
+        address: str = towards.getsockname()[0]
+        return address
+
+
 class Engine:
     """An engine of OpenAI's API on this machine that answers every prompt at once, with one word."""
 
     def __init__(self, reached_from: str) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-            towards.connect((reached_from, 9))
-            address = towards.getsockname()[0]
+        address = address_towards(reached_from)
         self._socket = socket.create_server((address, 0), backlog=1024)
         self.url = f"http://{address}:{self._socket.getsockname()[1]}"
 

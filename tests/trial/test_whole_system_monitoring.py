@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from callers import address_towards
 from deployment import Deployment
+from loading import load
 from scratch import wait_until
 from trials import ROOT, run
 
@@ -18,6 +20,14 @@ pytestmark = pytest.mark.timeout(1800)
 SERVICES = {"admin", "orchestrator", "proxy"}
 APPS = {"athena-admin-backend", "athena-model-proxy", "athena-orchestrator"}
 Labels = dict[str, str]
+# A service's own way to send a trace, as its environment says.
+A_TRACE = """
+from opentelemetry.trace import SpanKind
+from athena.observability.otel import Traces
+traces = Traces("of-a-test", queue=8)
+traces.begin("a span of a pod", SpanKind.SERVER, {}).end()
+traces.close()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +87,19 @@ def values(deployment: Deployment, query: str, label: str) -> set[str]:
     return {labels[label] for labels in found(deployment, query)}
 
 
+def collector(deployment: Deployment) -> str:
+    """Return the name of the pod of the node's collector."""
+    return deployment.trial.kubectl(
+        *("get", "pods", "--namespace", "athena-logs", "--output", "jsonpath={.items[*].metadata.name}")
+    )
+
+
 def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(monitored: Deployment) -> None:
     jobs = SERVICES | {"alertmanager", "collector", "health", "loki", "node", "postgres", "prometheus"}
     wait_until(lambda: values(monitored, "up == 1", "job") == jobs, 90)
+    # Of every host one, and of the node; Prometheus asks for it before there is one.
+    hosts = {f"{monitored.trial.name}-{host}:8889" for host in ("db", "engines")}
+    wait_until(lambda: values(monitored, 'up{job="collector"} == 1', "instance") == hosts | {collector(monitored)}, 300)
     # Prometheus is there before the exporter that probes addresses for it.
     wait_until(lambda: found(monitored, "up == 0") == [], 60)
     wait_until(lambda: values(monitored, "probe_success == 1", "service") >= SERVICES, 60)
@@ -153,8 +173,7 @@ def test_a_request_id_finds_its_lines_of_every_service_of_a_cluster(monitored: D
 
 
 def test_a_collector_that_is_gone_for_a_while_misses_no_line_of_a_cluster(monitored: Deployment) -> None:
-    before = monitored.trial.kubectl("get", "pods", "--namespace", "athena-logs", "--output", "name")
-    monitored.trial.kubectl("delete", "--namespace", "athena-logs", before)
+    monitored.trial.kubectl("delete", "--namespace", "athena-logs", "pod", collector(monitored))
     chat = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2?"}], "stream": False}
     for number in range(20):
         ask(monitored, "athena-model-proxy", "/api/chat", chat, f"restart-{number}")
@@ -162,3 +181,47 @@ def test_a_collector_that_is_gone_for_a_while_misses_no_line_of_a_cluster(monito
     wait_until(lambda: len(lines(monitored, query)) >= 40, 90)
     events = [(line["request_id"], line["event"]) for line in lines(monitored, query)]
     assert len(events) == len(set(events)) == 40, "each once"
+
+
+def have_logs(deployment: Deployment, **variables: str) -> None:
+    """Have the collector of the node as the inventory has it, with other variables; hosts are left alone."""
+    logs = ("--inventory", deployment.trial.inventory, "--limit", "cluster", "playbooks/monitoring/logs.yml")
+    run("ansible-playbook", *logs, "--extra-vars", json.dumps(variables), at=deployment.clone)
+
+
+def of_the_collector(deployment: Deployment, kind: str) -> set[str]:
+    """Return the names of what there is of a kind that the collector consists of."""
+    mine = ("--namespace", "athena-logs", "--selector", "app.kubernetes.io/name=athena-log-collector")
+    return set(deployment.trial.kubectl("get", kind, *mine, "--output", "jsonpath={.items[*].metadata.name}").split())
+
+
+def configuration(deployment: Deployment) -> str:
+    """Return the name of the configuration in force."""
+    path = "jsonpath={.spec.template.spec.volumes[*].configMap.name}"
+    return deployment.trial.kubectl(
+        *("get", "daemonset", "athena-log-collector", "--namespace", "athena-logs", "--output", path)
+    )
+
+
+def test_a_pods_traces_go_by_the_collector_of_its_node_and_nothing_stays_of_what_it_was_before(
+    monitored: Deployment,
+) -> None:
+    without = configuration(monitored)
+    otlp = load("service/tests/observability/otlp_receiver.py")
+    with otlp.Receiver(address_towards(monitored.trial.variables["athena_node_address"])) as receiver:
+        have_logs(monitored, athena_collected_traces_endpoint=receiver.url)
+        endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://athena-log-collector.athena-logs.svc:4318"
+        where = ("exec", "--namespace", "athena", "deployment/athena-model-proxy", "--")
+
+        def arrives() -> bool:
+            monitored.trial.kubectl(*where, "env", endpoint, "python3", "-c", A_TRACE)
+            return any(span.service == "athena-of-a-test" for span in receiver.spans)
+
+        wait_until(arrives, 90)
+    with_traces = configuration(monitored)
+    assert of_the_collector(monitored, "service") == {"athena-log-collector"}
+    assert of_the_collector(monitored, "configmap") == {without, with_traces}, "the one before is for the way back"
+
+    have_logs(monitored, log_collector_queue_mib="256")
+    assert of_the_collector(monitored, "service") == set(), "nobody would take what is brought"
+    assert of_the_collector(monitored, "configmap") == {with_traces, configuration(monitored)}

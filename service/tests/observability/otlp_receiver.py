@@ -1,5 +1,6 @@
 """A receiver of OTLP over HTTP, for tests: it reads what it is sent by OpenTelemetry's own messages."""
 
+import gzip
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class _Server(ThreadingHTTPServer):
 class Receiver:
     """Listens in threads of its own; `status` other than 200 is what it answers, after `delay` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.status = 200
         self.delay = 0.0
         self.spans: list[ReceivedSpan] = []
@@ -58,12 +59,14 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = _Server((address, 0), Handler)
+        self.url = f"http://{address}:{self._server.server_address[1]}"
 
     def take(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one batch."""
         body = request.rfile.read(int(request.headers["content-length"]))
+        if request.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
         time.sleep(self.delay)
         if self.status == 200 and request.path == "/v1/traces":
             message = ExportTraceServiceRequest.FromString(body)
