@@ -206,6 +206,13 @@ def test_the_keys_are_those_that_the_roles_know() -> None:
     assert set(fleet.COUNTED) <= set(fleet.MLX)
 
 
+def test_the_agents_token_is_the_one_that_the_admin_api_knows() -> None:
+    from athena.auth.tokens import agents_token  # noqa: PLC0415  # of the service
+
+    assert fleet.agents_token("a-token-of-this-test\n") == agents_token("a-token-of-this-test")
+    assert fleet.agents_token("") == fleet.agents_token(None) == ""
+
+
 def test_the_fields_of_a_backend_are_those_of_the_admin_api() -> None:
     from athena.admin.schemas import BackendNew  # noqa: PLC0415  # of the service, which no other test here needs
 

@@ -1,5 +1,6 @@
 """What follows from the declaration of models (`athena_models`) for registry and hosts, and what is wrong with it."""
 
+import hmac
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return them."""
         return {
+            "fleet_agents_token": agents_token,
             "fleet_backends": backends,
             "fleet_egress": egress,
             "fleet_host": of_host,
@@ -234,6 +236,15 @@ def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], po
         for other, has in shared.items()
         if other != host and has
     ]
+
+
+def agents_token(admin_token: str | None) -> str:
+    """Return the token that the agents of hosts report with, which follows from the installation's; empty of none.
+
+    The Admin API knows it as well, and gives it the scope `service`: it cannot change the registry.
+    """
+    text = (admin_token or "").strip()
+    return hmac.new(text.encode(), b"athena: agents of hosts", "sha256").hexdigest() if text else ""
 
 
 def _only(model: Model, keys: Sequence[str]) -> dict[str, Any]:

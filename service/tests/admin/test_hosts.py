@@ -7,7 +7,7 @@ import httpx
 import psycopg
 import pytest
 
-from athena.auth.tokens import issue
+from athena.auth.tokens import agents_token, issue
 from tests.support.admin import JWT_SECRET, AdminApi
 
 AT = "2026-01-05T10:00:00Z"
@@ -67,6 +67,26 @@ def test_an_agent_needs_a_token_and_may_not_forget_hosts_with_one_of_a_service(a
     assert httpx.put(f"{url}/mac-1", json=report(), headers=headers).status_code == 204
     assert len(httpx.get(url, headers=headers).json()) == 1
     assert httpx.delete(f"{url}/mac-1", headers=headers).status_code == 403
+
+
+def test_the_agents_token_reports_and_cannot_change_the_registry(admin_api: AdminApi) -> None:
+    row = admin_api.add("phi3:mini")
+    headers = {"Authorization": f"Bearer {agents_token(admin_api.token)}"}
+    with httpx.Client(base_url=admin_api.base_url, headers=headers, timeout=30) as agent:
+        assert agent.put("/api/hosts/mac-1", json=report()).status_code == 204
+        for method, path in (
+            ("POST", "/api/llm-backends"),
+            ("PUT", f"/api/llm-backends/{row['id']}"),
+            ("DELETE", f"/api/llm-backends/{row['id']}"),
+            ("POST", f"/api/llm-backends/{row['id']}/toggle"),
+            ("POST", "/api/api-keys"),
+            ("DELETE", "/api/hosts/mac-1"),
+            ("GET", "/api/audit-log"),
+        ):
+            assert agent.request(method, path, json={}).status_code == 403, path
+    assert admin_api.client.get("/api/llm-backends").json() == [row]
+    other = {"Authorization": f"Bearer {agents_token('another-token-of-another-place')}"}
+    assert httpx.put(f"{admin_api.base_url}/api/hosts/mac-1", json=report(), headers=other).status_code == 401
 
 
 def test_what_another_release_of_the_agent_tells_is_ignored(admin_api: AdminApi) -> None:

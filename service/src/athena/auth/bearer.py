@@ -8,12 +8,12 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from athena.auth.tokens import Scope, verify
+from athena.auth.tokens import Scope, agents_token, verify
 from athena.auth.users import enabled_user
 from athena.db.session import Database
 from athena.errors import ForbiddenError, UnauthorizedError
 
-STATIC_TOKEN_NAME = "api-token"  # noqa: S105  # a name for the audit log, not a secret
+STATIC_TOKEN_NAME, AGENTS_NAME = "api-token", "agents"  # names for the audit log, not secrets
 
 bearer = HTTPBearer(auto_error=False, description="ADMIN_API_TOKEN, or a personal token that `athena token` made.")
 
@@ -26,17 +26,20 @@ class Identity(NamedTuple):
 
 
 class Authenticator:
-    """Tells whose a token is: the installation's static one, or a personal one of an enabled user."""
+    """Tells whose a token is: the installation's static one, its agents' one, or a personal one of an enabled user."""
 
     def __init__(self, database: Database, *, static_token: str | None, jwt_secret: str | None) -> None:
         self._database = database
         self._static_token = static_token.encode() if static_token else None
+        self._agents_token = agents_token(static_token).encode() if static_token else None
         self._jwt_secret = jwt_secret
 
     async def identify(self, token: str) -> Identity:
         """Return whose token it is; raises UnauthorizedError where it does not hold."""
         if self._static_token is not None and hmac.compare_digest(token.encode(), self._static_token):
             return Identity(STATIC_TOKEN_NAME, Scope.ADMIN)
+        if self._agents_token is not None and hmac.compare_digest(token.encode(), self._agents_token):
+            return Identity(AGENTS_NAME, Scope.SERVICE)
         if self._jwt_secret is None:
             raise UnauthorizedError("the token is not one of this installation")
         claims = verify(self._jwt_secret, token)

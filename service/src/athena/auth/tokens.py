@@ -1,5 +1,6 @@
-"""Personal tokens: JSON Web Tokens, signed with the installation's secret (HS256)."""
+"""Personal tokens: JSON Web Tokens, signed with the installation's secret (HS256). And the one of the hosts' agents."""
 
+import hmac
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from athena.errors import UnauthorizedError
 
 ALGORITHM = "HS256"
 ISSUER = "athena"
+AGENTS = b"athena: agents of hosts"
 
 
 class Scope(StrEnum):
@@ -28,6 +30,14 @@ class Claims(NamedTuple):
 
     user: str
     scope: Scope
+
+
+def agents_token(static_token: str) -> str:
+    """Return the token of scope `service` that follows from the installation's static one, for the agents of hosts.
+
+    It holds as long as that, and does not lead back to it.
+    """
+    return hmac.new(static_token.encode(), AGENTS, "sha256").hexdigest()
 
 
 def issue(secret: str, *, user: str, scope: str = Scope.ADMIN, days: float = 90) -> str:
