@@ -206,6 +206,32 @@ def test_the_keys_are_those_that_the_roles_know() -> None:
     assert set(fleet.COUNTED) <= set(fleet.MLX)
 
 
+def test_a_record_of_an_earlier_release_is_taken_as_it_was_meant() -> None:
+    memory = load("roles/mac_host/module_utils/mac_memory.py")
+    figures = {"weights_bytes": 10**9, "kv_bytes_per_token": 1000, "context_tokens": 4096}
+    before = [
+        {"name": "llama", "engine": "mlx", "prompt_cache_bytes": 10**8, **figures, "parallel": 4, "kv_bits": 8},
+        {"name": "phi3:mini", "engine": "ollama", **figures, "parallel": 2, "kv_bits": 8, "ollama_url": "http://x"},
+    ]
+    settings = {"OLLAMA_NUM_PARALLEL": 2, "OLLAMA_CONTEXT_LENGTH": 4096}
+    record = {"mac_host": {"models": before, "reserve_mib": 8192}, "ollama": {"settings": settings}}
+    assert memory.problems(before, settings)
+    taken = fleet.of_record(record)
+    mlx, ollama = taken["mac_host"]["models"]
+    assert mlx == {"name": "llama", "engine": "mlx", "prompt_cache_bytes": 10**8, **figures, "decode_concurrency": 4}
+    assert ollama == {"name": "phi3:mini", "engine": "ollama", **figures, "ollama_url": "http://x"}
+    assert memory.problems([mlx, ollama], settings) == []
+    assert memory.demand(ollama, memory.ollama_of(settings)).kv_words == "1000 B x 4096 x 2"
+    assert taken == {**record, "mac_host": {"models": [mlx, ollama], "reserve_mib": 8192}}
+    assert fleet.of_record({}) == {}
+
+
+def test_a_record_of_this_release_stays_as_it_is() -> None:
+    alone = fleet.of_host([LLAMA, PHI], "mac-2", ADDRESSES, "/opt/athena/mlx")["mac_host_models"]
+    record = {"mac_host": {"models": alone}}
+    assert fleet.of_record(record) == record
+
+
 def test_the_agents_token_is_the_one_that_the_admin_api_knows() -> None:
     from athena.auth.tokens import agents_token  # noqa: PLC0415  # of the service
 

@@ -13,6 +13,8 @@ COMMON = ("name", "engine", "hosts", "backend", "agent")
 FIGURES = ("context_tokens", "weights_bytes", "kv_bytes_per_token", "layers", "kv_heads", "head_dim", "value_dim")
 # What counts in the admission besides, of what a server of mlx is told.
 COUNTED = ("decode_concurrency", "prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes")
+# Where the role mac_host reads what is not said.
+SOURCES = ("folder", "ollama_url", "ollama_model")
 MLX = (
     *("port", "source", "quantise", "sha256", "draft", "draft_tokens", "memory_bytes", "decode_concurrency"),
     *("prompt_concurrency", "prompt_cache_size", "prompt_cache_bytes", "max_tokens"),
@@ -43,6 +45,7 @@ class FilterModule:
             "fleet_host": of_host,
             "fleet_peers": peers,
             "fleet_problems": problems,
+            "fleet_record": of_record,
         }
 
 
@@ -236,6 +239,24 @@ def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], po
         for other, has in shared.items()
         if other != host and has
     ]
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a host was last, as this release says it; an earlier one said more about what models hold.
+
+    `parallel` was the count of requests at once: of mlx that is decode_concurrency, of Ollama it is in its settings,
+    which the record has. The bits of its cache (`kv_bits`) are there as well, and mlx was never told any.
+    """
+    if "mac_host" not in record:
+        return dict(record)
+    held = [_of_earlier(model) for model in record["mac_host"].get("models", [])]
+    return {**record, "mac_host": {**record["mac_host"], "models": held}}
+
+
+def _of_earlier(model: Model) -> dict[str, Any]:
+    more = COUNTED if model["engine"] == "mlx" else ()
+    at_once = {"decode_concurrency": model["parallel"]} if model["engine"] == "mlx" and "parallel" in model else {}
+    return {**at_once, **_only(model, ("name", "engine", *FIGURES, *more, *SOURCES))}
 
 
 def agents_token(admin_token: str | None) -> str:
