@@ -31,6 +31,7 @@ from tests.support.prompt_server import serving_prompts
 BY_TOKEN = {"authorization": f"Bearer {TOKEN}"}
 WHICH = "x-athena-backend-id"
 WITHIN_SECONDS = 30.0
+TINY = {"model": "tiny"}
 
 
 async def changing(heard: Heard) -> None:
@@ -98,7 +99,7 @@ def asked_of(engine: StandIn) -> list[Heard]:
 
 
 def change(url: str, path: str, headers: dict[str, str], **body: Any) -> httpx.Response:
-    return httpx.request(CHANGES[path], url + path, json=body or {"model": "tiny"}, headers=headers)
+    return httpx.request(CHANGES[path], url + path, json=body or TINY, headers=headers, timeout=WITHIN_SECONDS)
 
 
 @pytest.mark.parametrize("path", CHANGES)
@@ -202,7 +203,7 @@ def test_an_answer_is_the_engines_and_says_which_it_was(proxy_for: StartProxy, e
 def test_whoever_leaves_ends_the_work_for_it(stand_in: Run, proxy_for: StartProxy) -> None:
     pull = Pull()
     url = proxy_for(ollama_url=stand_in(pull).url)
-    with httpx.stream("POST", url + "/api/pull", json={"model": "tiny"}, headers=BY_TOKEN) as reply:
+    with httpx.stream("POST", url + "/api/pull", json=TINY, headers=BY_TOKEN, timeout=WITHIN_SECONDS) as reply:
         next(reply.iter_lines())
     assert pull.left.wait(WITHIN_SECONDS)
 
@@ -212,7 +213,7 @@ def test_a_proxy_that_ends_says_so_and_ends_the_work(stand_in: Run) -> None:
     engine = stand_in(pull)
     with ExitStack() as running, Registry([]) as registry:
         url = wait_for_configuration(running.enter_context(running_proxy(registry.url, engine.url)))
-        with httpx.stream("POST", url + "/api/pull", json={"model": "tiny"}, headers=BY_TOKEN) as reply:
+        with httpx.stream("POST", url + "/api/pull", json=TINY, headers=BY_TOKEN, timeout=WITHIN_SECONDS) as reply:
             lines = reply.iter_lines()
             next(lines)
             ending = threading.Thread(target=running.close)
