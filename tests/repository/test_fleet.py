@@ -264,6 +264,13 @@ def test_hosts_with_models_of_mlx_share_them_where_there_are_several() -> None:
     assert not fleet.of_host([LLAMA], "mac-1", alone, "/opt/athena/mlx")["mlx_shares"]
 
 
+def test_hosts_with_models_of_ollama_share_them_where_there_are_several() -> None:
+    assert of("mac-2", PHI)["ollama_shares"]
+    assert not of("mac-2", LLAMA)["ollama_shares"]
+    alone = {"mac-2": ADDRESSES["mac-2"]}
+    assert not fleet.of_host([PHI], "mac-2", alone, "/opt/athena/mlx")["ollama_shares"]
+
+
 def test_a_host_copies_from_the_others_that_have_something() -> None:
     has = {"llama": {"key": "a-key", "sha256": "a-sum"}}
     shared = {"mac-1": has, "mac-2": has, "mac-3": {}}

@@ -6,6 +6,7 @@ import pytest
 from loading import load
 
 filters = load("roles/ollama/filter_plugins/ollama.py")
+load("roles/ollama/module_utils/ollama_copies.py")
 model, port = load("roles/ollama/library/ollama_model.py"), load("roles/ollama/library/ollama_port.py")
 
 

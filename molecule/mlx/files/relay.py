@@ -3,6 +3,7 @@
 
 usage: relay.py PORT URL JOURNAL pass|break|end|spoil BYTES
 
+Weights are files of MLX, and blobs of Ollama that are larger than BYTES.
 `break` closes the first connection for weights after BYTES of them, `end` does so and is then there no longer, `spoil`
 changes the byte at BYTES of the first weights. All else is passed on. JOURNAL gets a line of JSON for each answer: the
 path, from which byte on it was asked for, and how many bytes went through.
@@ -18,7 +19,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 PORT, URL, JOURNAL, MODE, BYTES = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-WEIGHTS = ".safetensors"
+WEIGHTS = re.compile(r"\.safetensors$|^/blobs/")
 
 
 class Relay(BaseHTTPRequestHandler):
@@ -43,7 +44,7 @@ class Relay(BaseHTTPRequestHandler):
     def pass_on(self, body: bytes, begin: int) -> None:
         """Send the body, or what is left of it."""
         with self.one_at_a_time:
-            harms = self.path.endswith(WEIGHTS) and not Relay.is_done
+            harms = WEIGHTS.search(self.path) is not None and len(body) > BYTES and not Relay.is_done
             Relay.is_done |= harms
         if harms and MODE == "spoil":
             body = body[:BYTES] + bytes([body[BYTES] ^ 1]) + body[BYTES + 1 :]

@@ -201,8 +201,8 @@ def _called(model: Model) -> str:
 def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], mlx_dir: str) -> dict[str, Any]:
     """Return what the roles of a host are told, by their variables, its backends, and whom to ask for a token.
 
-    `mlx_shares` says whether there are other hosts to copy its models. An Ollama has one count of requests at once and
-    one length of context for all its models: the largest declared.
+    `mlx_shares` and `ollama_shares` say whether there are other hosts to copy its models. An Ollama has one count of
+    requests at once and one length of context for all its models: the largest declared.
     """
     found = on_host(models, host)
     mlx = [model for model in found if model["engine"] == "mlx"]
@@ -215,6 +215,7 @@ def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], ml
     return {
         "mlx_models": [_only(model, ("name", *MLX)) for model in mlx],
         "mlx_shares": bool(mlx) and len(addresses) > 1,
+        "ollama_shares": bool(ollama) and len(addresses) > 1,
         "ollama_models": [_only(model, ("name", *OLLAMA)) for model in ollama],
         "ollama_settings": {
             "OLLAMA_HOST": f"0.0.0.0:{OLLAMA_PORT}",
@@ -233,7 +234,7 @@ def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], ml
 
 
 def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], port: int) -> list[dict[str, Any]]:
-    """Return where a host may copy models of MLX from: the other hosts that have some (`mlx_shared`, by host)."""
+    """Return where a host may copy an engine's models from: the other hosts that have some (`shared`, by host)."""
     return [
         {"url": f"http://{addresses[other]}:{port}", "models": has}
         for other, has in shared.items()

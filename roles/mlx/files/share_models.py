@@ -9,6 +9,8 @@ usage: share_models.py FOLDER ADDRESS PORT
 Nothing else is given away: what the manifest does not name is not there.
 """
 
+from __future__ import annotations  # a host's Python may be 3.9
+
 import json
 import re
 import sys
@@ -54,12 +56,20 @@ class Handler(BaseHTTPRequestHandler):
     timeout = SILENCE_SECONDS
     folder: Path
 
+    def models(self) -> dict[str, list[str]]:
+        """Return what there is to copy."""
+        return models_in(self.folder)
+
+    def file(self) -> Path | None:
+        """Return the file that is asked for; None where there is none to be given away."""
+        return file_of(self.folder, self.path)
+
     def do_GET(self) -> None:
         """Give away a file, or the list of models."""
         if self.path == "/":
-            self.tell(json.dumps(models_in(self.folder)).encode())
+            self.tell(json.dumps(self.models()).encode())
             return
-        path = file_of(self.folder, self.path)
+        path = self.file()
         if path is None or not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -87,9 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(words)
 
 
-def main(folder: str, address: str, port: str) -> None:
-    """Serve until somebody ends it."""
-    handler = type("HandlerOfFolder", (Handler,), {"folder": Path(folder)})
+def main(folder: str, address: str, port: str, kind: type[Handler] = Handler) -> None:
+    """Serve until somebody ends it; `kind` knows what is to be given away."""
+    handler = type("HandlerOfFolder", (kind,), {"folder": Path(folder)})
     with ThreadingHTTPServer((address, int(port)), handler) as server:
         server.serve_forever()
 

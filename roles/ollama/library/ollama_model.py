@@ -4,20 +4,24 @@
 import http.client
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.ollama_copies import canonical, copied, is_digest
 
 DOCUMENTATION = """
 module: ollama_model
-short_description: Pull, load or remove models of an Ollama
+short_description: Copy, pull, load or remove models of an Ollama
 description: >-
-  A pull is read as it goes. One that breaks off, or gets no byte for a while, is taken up again: Ollama keeps what it
-  has. How far it is stands in the system's log every 10 seconds, the result says how much came and how fast. A check
-  says what would be done, also where no Ollama answers yet.
+  A model that another host has is copied from there, and pulled where none can be. A pull is read as it goes. One that
+  breaks off, or gets no byte for a while, is taken up again: Ollama keeps what it has. How far it is stands in the
+  system's log every 10 seconds, the result says how much came and how fast. A check says what would be done, also where
+  no Ollama answers yet.
 options:
   url: {description: Where Ollama listens., type: str, required: true}
   name: {description: "The model, for `present` and `loaded`.", type: str, default: ''}
@@ -36,6 +40,14 @@ options:
   stall_seconds: {description: A pull without a byte for so long is broken off., type: int, default: 60}
   attempts: {description: So many attempts without a byte end a pull., type: int, default: 5}
   load_seconds: {description: How long loading may take., type: int, default: 900}
+  peers:
+    description: "Hosts that may have it: `url`, where they share models; `models`, name to digest, as each said."
+    type: list
+    elements: dict
+    default: []
+  copier: {description: The program that copies., type: path}
+  folder: {description: Where Ollama keeps its models., type: path}
+  user: {description: In whose name they are copied., type: str, default: ''}
 """
 LOOK_SECONDS = 10  # how long an answer that needs no work may take
 VERIFY_SECONDS = 1800  # Ollama says nothing while it computes the digest of what it pulled
@@ -192,17 +204,6 @@ class Ollama:
             self.ask("POST", "/api/embed", {**body, "input": []}, seconds)
 
 
-def canonical(name: str) -> str:
-    """Return the name by which Ollama lists a model: without what it adds by itself, with a tag, in small letters."""
-    short = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
-    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
-
-
-def is_digest(wanted: str, found: str) -> bool:
-    """Return whether a digest is the wanted one, as far as that is given."""
-    return found.removeprefix("sha256:").startswith(wanted.removeprefix("sha256:"))
-
-
 def final(words: str) -> str:
     """Return the remedy of what another attempt does not mend, nothing if it may."""
     return next((remedy for part, remedy in FINAL if part in words), "")
@@ -250,6 +251,25 @@ def difference(name: str, before: str, after: str) -> dict[str, str]:
     return {"before": f"{name}: {before}\n", "after": f"{name}: {after or 'pulled'}\n"}
 
 
+def bring(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
+    """Copy the model or, where no host gives it, pull it. Where that fails too, it is told why there is no copy."""
+    began = time.monotonic()
+    url, refusals = copied(ollama.models, given, log)
+    told = {"copied_from": url, "not_copied": refusals}
+    if url:
+        seconds = time.monotonic() - began
+        return {**told, "seconds": round(seconds, 1), "msg": f"{given['name']}: copied from {url} in {seconds:.0f} s"}
+    try:
+        pulled = pull(ollama, given, log)
+    except ModelError as error:
+        if not refusals:
+            raise
+        raise ModelError(f"{error} Nor could it be copied from another host: {'; '.join(refusals)}") from None
+    if refusals:  # what came of copies is of no use any more
+        shutil.rmtree(Path(given["folder"]) / ".copied", ignore_errors=True)
+    return {**told, **pulled}
+
+
 def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[str], None]) -> dict[str, Any]:
     """Have the model with its digest."""
     name, wanted = canonical(given["name"]), given["digest"]
@@ -260,10 +280,10 @@ def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[s
             raise
         found = None
     if found is not None and is_digest(wanted, found):
-        return {"changed": False, "digest": found}
+        return {"changed": False, "digest": found, "copied_from": "", "not_copied": []}
     if is_check:
         return {"changed": True, "diff": difference(given["name"], "absent" if found is None else found[:12], wanted)}
-    pulled = pull(ollama, given, log)
+    brought = bring(ollama, given, log)
     has = ollama.models().get(name, "")
     if not is_digest(wanted, has):
         raise ModelError(
@@ -271,7 +291,7 @@ def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[s
             " registry has: if you want that one, declare its digest; otherwise name a tag that does not move."
         )
     shown = difference(given["name"], "absent" if found is None else found[:12], has[:12])
-    return {"changed": has != found, "digest": has, "diff": shown, **pulled}
+    return {"changed": has != found, "digest": has, "diff": shown, **brought}
 
 
 def have_loaded(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
@@ -315,6 +335,10 @@ def main() -> None:
             "stall_seconds": {"type": "int", "default": 60},
             "attempts": {"type": "int", "default": 5},
             "load_seconds": {"type": "int", "default": 900},
+            "peers": {"type": "list", "elements": "dict", "default": []},
+            "copier": {"type": "path"},
+            "folder": {"type": "path"},
+            "user": {"type": "str", "default": ""},
         },
         required_if=[("state", "present", ("name",)), ("state", "loaded", ("name",))],
         supports_check_mode=True,
