@@ -197,7 +197,8 @@ result=0
 if [[ -s $exchange/verdict ]]; then
   verdict=$(<"$exchange/verdict")
   if [[ $verdict == "$NOT_TAKEN_BACK" ]]; then
-    echo "deploy.sh: not taken back; see \`status\` and \`logs\`; then \`$([[ $action == fleet ]] && echo fleet || echo deploy)\` goes on." >&2
+    case $action in fleet | rollback) again=$action ;; *) again=deploy ;; esac
+    echo "deploy.sh: not taken back; see \`status\` and \`logs\`; then \`$again\` goes on." >&2
   fi
   exit "$verdict"
 elif ((result)); then

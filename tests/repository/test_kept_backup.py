@@ -54,6 +54,7 @@ def migrate(folder: Path, database: dict[str, Any], pending: list[dict[str, Any]
         "schema_allow_irreversible": True,
         "backup_program": str(folder / "athena-backup"),
         "athena_database_is_external": False,
+        "athena_return_is_judged": False,
         **variables,
     }
     done = run_plays(folder, [play], inventory=folder / "hosts.yml", variables=settings)

@@ -253,6 +253,9 @@ def test_of_a_run_whose_lock_is_removed_the_ledger_keeps_what_it_had_begun(do: O
     assert seen["half_done"] is True
     assert [(run["id"], run["content"]) for run in seen["runs"]] == [("r1", {"n": 1}), ("r2", {"n": 2})]
     opened(do, "rollback")
+    killed(tmp_path)
+    assert do("read")["half_done"] is True  # the next rollback goes where this one went
+    opened(do, "rollback")
     assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r3"
     assert entry(tmp_path, "r3")["restores"] == "r1"
     assert do("read")["half_done"] is False

@@ -173,6 +173,21 @@ def test_a_rollback_goes_back_from_where_a_deployment_was_killed_as_the_database
     assert changed.schema() == LATER
     (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
     assert f"and `rollback` goes back to release {before['id']}" in problem
+
+    # What the migration made cannot be removed: the code in force is not started on what it does not run on.
+    changed.sql(f"create view depending as table of_a_test_{LATER}")
+    failed = changed.run("rollback")
+    changed.sql("drop view depending")
+    assert failed.code == 4, failed.output
+    assert (
+        f"Release {before['id']} was not started again, because the database is at the revision {LATER}"
+        in failed.output
+    )
+    assert f"rollback {before['id']}" in failed.output
+    assert changed.schema() == LATER
+    (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
+    assert f"`./deploy.sh ENVIRONMENT rollback {before['id']}` mends that" in problem
+
     done = changed.run("rollback")
     assert done.code == 0, done.output
     assert f"The database is at the revision {LATER}, and not at {schema}" in done.output

@@ -344,8 +344,8 @@ def _of(run: dict[str, Any]) -> dict[str, Any]:
 
 def _is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> bool:
     """Return whether the last run was a deployment, or took one over, that neither ended nor was taken back."""
-    last = left or (releases[-1] if releases and releases[-1]["outcome"] == STOPPED else None)
-    return last is not None and any(run["action"] in DEPLOYING for run in [*(last.get("took_over") or []), last])
+    stopped = [*(release for release in releases[-1:] if release["outcome"] == STOPPED), *([left] if left else [])]
+    return any(run["action"] in DEPLOYING for last in stopped for run in [*(last.get("took_over") or []), last])
 
 
 def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str) -> str:
