@@ -123,6 +123,30 @@ def test_a_backends_defaults_hold_where_a_passed_through_openai_body_says_nothin
     assert (body["model"], body["messages"]) == ("m", USER)
 
 
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ({}, {"temperature": 0.25, "num_predict": 99}),
+        (
+            {"options": {"temperature": 0, "num_predict": 5, "mirostat": 1}},
+            {"temperature": 0, "num_predict": 5, "mirostat": 1},
+        ),
+        ({"options": {"temperature": None, "num_ctx": 8}}, {"temperature": 0.25, "num_predict": 99, "num_ctx": 8}),
+        ({"options": {"temperature": 0}, "temperature": 1}, {"temperature": 1, "num_predict": 99}),
+    ],
+)
+def test_what_an_openai_caller_says_in_ollamas_own_options_is_said(
+    said: dict[str, Any], options: dict[str, Any]
+) -> None:
+    assert sent(BackendType.OLLAMA, openai(CHAT | said))["options"] == options
+
+
+@pytest.mark.parametrize("field", ["images", "suffix", "raw", "context", "template"])
+def test_what_ollama_takes_of_a_prompt_alone_is_refused_of_a_chat(field: str) -> None:
+    said = {"images": [PNG], "suffix": "end", "raw": True, "context": [1], "template": "{{ .Prompt }}"}[field]
+    assert f"would ignore {field}" in unsuitable(BackendType.OLLAMA, openai(CHAT | {field: said}))
+
+
 def test_the_newer_name_of_max_tokens_keeps_the_default_out() -> None:
     assert "max_tokens" not in sent(BackendType.OPENAI, openai(CHAT | {"max_completion_tokens": 5}))
     body = sent(BackendType.OPENAI, openai(CHAT | {"max_completion_tokens": None}))

@@ -15,7 +15,11 @@ from athena.router.types import Backend, BackendType, Dialect, Operation, Reques
 
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate", Operation.EMBED: "/api/embed"}
 _EMBED_ONE = "/api/embeddings"
-_TAKEN = PASSED_ON | {"options", "reasoning_effort"}
+_OF_PROMPTS = frozenset({"context", "images", "raw", "suffix", "template"})  # /api/chat has none of them
+_TAKEN = {
+    Operation.CHAT: PASSED_ON - _OF_PROMPTS | {"options", "reasoning_effort"},
+    Operation.GENERATE: PASSED_ON | {"options", "reasoning_effort"},
+}
 
 
 class _Said(msgspec.Struct):
@@ -40,12 +44,12 @@ class OllamaEngine:
         if call.dialect is Dialect.OLLAMA:
             return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
         request = call.request
-        rendering.refuse_ignored(request, "Ollama", known=_TAKEN)
+        rendering.refuse_ignored(request, "Ollama", known=_TAKEN[request.operation])
         for index, message in enumerate(request.messages):
             if message.name is not None:
                 field = f"messages.{index}.name"
                 raise rendering.unsuitable(f"Ollama would ignore {field}", field=field)
-        body = codec(Dialect.OLLAMA).encode_request(rendering.with_defaults(_adapt(request), backend))
+        body = codec(Dialect.OLLAMA).encode_request(_with_defaults(_adapt(request), backend))
         return Rendered(path=path, body=body, passthrough=False)
 
     def failure(self, status: int, body: bytes) -> BackendError | None:
@@ -66,6 +70,18 @@ def _adapt(request: Request) -> Request:
     if "think" in request.extra or (effort := rendering.effort_of(request)) is None:
         return request
     return msgspec.structs.replace(request, extra={**request.extra, "think": bool(effort)})
+
+
+def _with_defaults(request: Request, backend: Backend) -> Request:
+    """Put in the backend's defaults; what an option says is said, though it is in Ollama's own way."""
+    options: dict[str, Any] = request.extra.get("options", {})
+    said, filled = request.sampling, rendering.with_defaults(request, backend)
+    sampling = msgspec.structs.replace(
+        filled.sampling,
+        temperature=said.temperature if options.get("temperature") is not None else filled.sampling.temperature,
+        max_tokens=said.max_tokens if options.get("num_predict") is not None else filled.sampling.max_tokens,
+    )
+    return msgspec.structs.replace(filled, sampling=sampling)
 
 
 def _with_default_options(body: bytes, backend: Backend) -> bytes:
