@@ -188,7 +188,8 @@ class Measured(Policy):
             chance=self.known.random.random(),
         )
         self._together = choice.together
-        self._last[place] = route.doors[choice.order[0]].target.endpoint_url
+        if not choice.explores:
+            self._last[place] = route.doors[choice.order[0]].target.endpoint_url
         return [route.doors[number] for number in choice.order]
 
     def split(self, doors: Sequence[Door]) -> tuple[Sequence[Door], Sequence[Door]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from functools import partial
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -202,3 +203,35 @@ async def test_an_ollama_that_lacks_the_model_is_asked_once_and_then_left_alone(
 
 def test_the_default_is_mlx_first() -> None:
     assert RouterSettings().router_auto_policy == MLX_FIRST
+
+
+def served(world: World, prompts: int, seconds: dict[BackendType, float], *, every: float) -> list[BackendType]:
+    """Let so many prompts come, one after the other, whose engines give their first token in so many seconds."""
+    chosen = []
+    for _ in range(prompts):
+        world.now += every
+        door, asked = world.doors()[0], call()
+        engine = door.target.engine
+        chosen.append(engine)
+        world.judge.learn(
+            door, asked, unread=len(asked.body), others=0, first=seconds[engine], tokens=1, writing=0.01, now=world.now
+        )
+    return chosen
+
+
+def test_one_that_is_tried_to_see_how_fast_it_is_is_not_kept_to() -> None:
+    world = World(auto())
+    steady = {BackendType.MLX: 2.0, BackendType.OLLAMA: 2.2}
+    served(world, 20, steady, every=1.0)
+    chosen = served(world, 3000, steady, every=1.0)
+    rarer = min(steady, key=chosen.count)
+    assert 5 < chosen.count(rarer) < 60, "a little, to see"
+    assert (rarer, rarer) not in pairwise(chosen)
+
+
+def test_one_that_was_far_too_slow_is_found_to_have_recovered() -> None:
+    world = World(auto())
+    served(world, 20, {BackendType.MLX: 30.0, BackendType.OLLAMA: 2.5}, every=1.0)
+    assert set(served(world, 500, {BackendType.MLX: 30.0, BackendType.OLLAMA: 2.5}, every=1.0)) == {BackendType.OLLAMA}
+    recovered = served(world, 1000, {BackendType.MLX: 0.6, BackendType.OLLAMA: 2.5}, every=1.0)
+    assert set(recovered[-100:]) == {BackendType.MLX}

@@ -72,7 +72,8 @@ class Judge:
             return doors
 
         def remember(where: tuple[str, int, str], choice: Choice) -> None:
-            self._last[where] = choice.judged[choice.order[0]].candidate.name
+            if not choice.explores:  # or the one that was tried would be kept to
+                self._last[where] = choice.judged[choice.order[0]].candidate.name
 
         prompt = _Prompt(asked.model, len(asked.body), beginnings_of(asked), self._random.random, remember)
         return self._arranged(doors, prompt)

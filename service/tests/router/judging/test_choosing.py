@@ -11,6 +11,7 @@ from athena.router.judging.choosing import (
     EXPLORED,
     HYSTERESIS,
     LOAD_COUNTS,
+    OUTDATED_SECONDS,
     STALE_SECONDS,
     WORTH_EXPLORING,
     Candidate,
@@ -136,7 +137,7 @@ def test_a_target_with_old_figures_is_tried_now_and_then() -> None:
     "other",
     [
         target("b", 2.0, age=STALE_SECONDS - 1),
-        target("b", WORTH_EXPLORING + 0.1, age=1e3),
+        target("b", WORTH_EXPLORING + 0.1, age=OUTDATED_SECONDS - 1),
         target("b", 2.0, age=1e3, busy=0.5),
         target("b", 2.0, age=1e3, usable=False),
     ],

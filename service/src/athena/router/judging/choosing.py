@@ -11,7 +11,9 @@ EXPLORED = 0.02
 STALE_SECONDS = 60.0
 """Age from which figures are old."""
 WORTH_EXPLORING = 3.0
-"""Times as long as the best may a target be thought to take that is explored."""
+"""Times as long as the best may a target be thought to take that is explored, until its figures are outdated."""
+OUTDATED_SECONDS = 600.0
+"""Age from which figures do not even say that a target is much too slow: five times their half-life."""
 HYSTERESIS = 0.15
 """By which share another target has to be better than the one that was chosen last."""
 AS_GOOD = 1.2
@@ -53,13 +55,15 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """`order` are the candidates' places, best first, those out of use at the end; the first `together` are as good as
-    the best. `because` says why in words; `judged` are the figures, in the order of the candidates.
+    the best. `explores` says that the first is there to be seen, not because it is the best. `because` says why in
+    words; `judged` are the figures, in the order of the candidates.
     """
 
     order: tuple[int, ...]
     together: int
     because: str
     judged: tuple[Judged, ...]
+    explores: bool = False
 
 
 def choose(candidates: Sequence[Candidate], *, tokens: float, last: str | None, now: float, chance: float) -> Choice:
@@ -94,7 +98,8 @@ def choose(candidates: Sequence[Candidate], *, tokens: float, last: str | None, 
     if stale is not None and chance < EXPLORED:
         usable.remove(stale)
         usable.insert(0, stale)
-        return _of(usable, unusable, judged, 1, f"{candidates[stale].name} to see how fast it is now")
+        because = f"{candidates[stale].name} to see how fast it is now"
+        return Choice(order=(*usable, *unusable), together=1, because=because, judged=judged, explores=True)
     together = sum(key(place) <= key(first) * AS_GOOD for place in usable) if candidates[first].wait > 0 else 1
     return _of(usable, unusable, judged, together, _reason(judged, usable, last))
 
@@ -142,14 +147,17 @@ def _of(
 def _to_explore(
     candidates: Sequence[Candidate], judged: Sequence[Judged], usable: Sequence[int], now: float
 ) -> int | None:
-    """Return the target with the oldest figures, if they are old, it is idle, and not thought to be much too slow."""
+    """Return the target with the oldest figures, if they are old and it is idle.
+
+    Not one that is thought to be much too slow, unless its figures are outdated: it may have recovered.
+    """
     best = judged[usable[0]].cost
     found = None
     for place in usable[1:]:
         first, cost = candidates[place].first, judged[place].cost
         if first is None or cost is None or candidates[place].busy > 0 or now - first.at < STALE_SECONDS:
             continue
-        if best is not None and cost > best * WORTH_EXPLORING:
+        if best is not None and cost > best * WORTH_EXPLORING and now - first.at < OUTDATED_SECONDS:
             continue
         if found is None or first.at < found[0]:
             found = (first.at, place)
