@@ -114,3 +114,32 @@ def test_it_waits_until_enough_was_seen(requests: int) -> None:
     few = Tally(requests=requests, times=requests)
     assert advance(canary, BOUNDS, few, Tally(requests=5000, times=5000), 1.0) is canary
     assert advance(canary, BOUNDS, Tally(requests=50, times=50), Tally(), 1.0) is canary
+
+
+def whole() -> Canary:
+    """Return one that has just been given everything, by 400 good requests of each."""
+    last = Canary(share=0.64)
+    good = Tally(requests=400, times=400)
+    after = advance(last, BOUNDS, good, good, 1.0)
+    assert after.stage is Stage.WHOLE
+    return after
+
+
+def test_one_that_has_everything_goes_back_when_it_begins_to_fail() -> None:
+    good, nobody = Tally(requests=5000, errors=5, times=4995), Tally()
+    assert advance(whole(), BOUNDS, good, nobody, 2.0) == whole()
+    failing = Tally(requests=5400, errors=405, times=4995)
+    for other in (nobody, Tally(requests=300, times=300)):  # none that fail are tried there, or some are
+        after = advance(whole(), BOUNDS, failing, other, 2.0)
+        assert (after.stage, after.share, after.falls) == (Stage.BACK, 0.0, 1)
+
+
+def test_one_that_is_slower_because_it_has_everything_is_left_alone() -> None:
+    slow = Tally(requests=5000, times=5000, logs=5000 * 3.0, squares=5000 * 9.5)
+    assert advance(whole(), BOUNDS, slow, Tally(), 2.0) == whole()
+
+
+def test_no_time_that_nobody_saw_is_told() -> None:
+    grown = advance(begun(BOUNDS, 0.0), BOUNDS, Tally(requests=50), Tally(requests=500), 1.0)
+    assert grown.because == "it grew: 50 requests, 0 failed, nothing seen of the time to first token"
+    assert "1.00 times the other's time to first token" in whole().because

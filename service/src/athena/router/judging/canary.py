@@ -33,13 +33,18 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a canary stands. `because` says in words why its share is what it is; `falls` how often it went back."""
+    """Where a canary stands. `because` says in words why its share is what it is; `falls` how often it went back.
+
+    `before` is what was seen of the other's errors until the canary got everything: the other does nothing from then on
+    that it could be compared with. Not of the other's times, which depend on how many callers there are.
+    """
 
     share: float
     stage: Stage = Stage.GROWING
     since: float = 0.0
     falls: int = 0
     because: str = "it has just begun"
+    before: Tally | None = None
 
 
 def begun(bounds: Bounds, now: float) -> Canary:
@@ -51,12 +56,15 @@ def advance(canary: Canary, bounds: Bounds, new: Tally, old: Tally, now: float) 
     """Return where a canary stands after what was seen of it and of the other since its share last changed.
 
     The caller begins new tallies whenever the share changes. Where the other did too little to be compared with, the
-    canary waits.
+    canary waits; one that has everything is compared with what the other did before.
     """
     if canary.stage is Stage.BACK:
         if now - canary.since < bounds.rest * 2.0 ** (canary.falls - 1):
             return canary
         return Canary(share=bounds.start, since=now, falls=canary.falls, because="it has rested and tries again")
+    if canary.before is not None:
+        known = canary.before
+        old = msgspec.structs.replace(old, requests=old.requests + known.requests, errors=old.errors + known.errors)
     difference = compare(new, old, times=bounds.times, more=bounds.more_errors)
     fault = _fault(difference, bounds)
     if fault is not None:
@@ -66,11 +74,17 @@ def advance(canary: Canary, bounds: Bounds, new: Tally, old: Tally, now: float) 
     if difference.slower > bounds.times or difference.more_errors > bounds.more_errors:
         return canary  # it may be chance: more has to be seen
     share = min(canary.share * bounds.step, 1.0)
-    stage = Stage.WHOLE if share >= 1.0 else Stage.GROWING
-    told = (
-        f"{new.requests} requests, {new.errors} failed, {difference.slower:.2f} times the other's time to first token"
+    is_whole = share >= 1.0
+    slower = f"{difference.slower:.2f} times the other's" if new.times and old.times else "nothing seen of the"
+    told = f"{new.requests} requests, {new.errors} failed, {slower} time to first token"
+    return Canary(
+        share=share,
+        stage=Stage.WHOLE if is_whole else Stage.GROWING,
+        since=now,
+        falls=canary.falls,
+        because=f"it grew: {told}",
+        before=Tally(requests=old.requests, errors=old.errors) if is_whole else None,
     )
-    return Canary(share=share, stage=stage, since=now, falls=canary.falls, because=f"it grew: {told}")
 
 
 def _fault(difference: Difference, bounds: Bounds) -> str | None:
