@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that CI checks, on a fresh machine. See usage() below or ./test.sh --help.
+# What CI checks, on a fresh machine. See usage() below or ./test.sh --help.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
