@@ -1,4 +1,4 @@
-"""What group_vars/all/telemetry.yml makes of the services' settings: nothing, unless its variables are set."""
+"""What group_vars/all makes of settings of the services: nothing, unless their variables are set."""
 
 import json
 import subprocess
@@ -47,6 +47,26 @@ def test_unset_they_change_nothing_and_set_they_reach_every_service(environment:
             "OTEL_TRACES_SAMPLER_ARG": "0.1",
             "ATHENA_LOG_CONTENT": "redacted",
         }
+
+
+@pytest.mark.parametrize(
+    ("environment", "group", "table"),
+    [("dev", "supervised", "athena_services"), ("production", "cluster", "athena_applications")],
+)
+def test_how_prompts_are_routed_is_for_an_inventory_to_say(environment: str, group: str, table: str) -> None:
+    routers = "{" + ", ".join(f"'{name}': {table}.{name}.environment" for name in ("proxy", "orchestrator")) + "}"
+    said = {
+        "ROUTER_AUTO_POLICY": "measured",
+        "ROUTER_HOST_POLICY": "warm",
+        "QUEUE_SECONDS": "20",
+        "OLLAMA_CONCURRENCY": "4",
+    }
+    for given in evaluated(environment, group, routers).values():
+        assert not set(given) & set(said)
+    chosen = {"athena_auto_policy": "measured", "athena_host_policy": "warm"}
+    chosen |= {"athena_queue_seconds": "20", "athena_ollama_concurrency": "4"}
+    for given in evaluated(environment, group, routers, **chosen).values():
+        assert {name: given[name] for name in said} == said
 
 
 # What an inventory says that has collectors on the nodes of its cluster.
