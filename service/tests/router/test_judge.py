@@ -16,7 +16,7 @@ from athena.router.gates import Gates
 from athena.router.judge import MEASURED, MLX_FIRST, Judge, why
 from athena.router.routes import Door, first_group, route_of
 from athena.router.services import RouterServices
-from athena.router.types import Backend, BackendType, Dialect, Operation
+from athena.router.types import Abilities, Backend, BackendType, Dialect, Operation
 from athena.settings import RouterSettings
 from tests.router.conftest import Bench
 from tests.router.registry import row
@@ -157,6 +157,25 @@ def test_why_without_measuring_tells_the_routes_order_and_who_is_out_of_it() -> 
     (one,) = told.choices
     assert one.figures[0].startswith("mlx at http://mac1.example.internal: out of the route (unreachable)")
     assert "in the route, 0 of 1 slots in use, 0 waiting" in one.figures[1]
+
+
+def test_why_with_measuring_tells_who_is_out_of_it_and_what_each_can_do_as_well() -> None:
+    world = World(auto(capabilities=Abilities(tools=False)))
+    mlx, ollama = world.route.doors
+    for engine in (BackendType.MLX, BackendType.OLLAMA):
+        world.learn(engine, size=100, first=0.2, rate=40.0)
+
+    def figures() -> tuple[str, ...]:
+        return why("m", world.route.doors, world.judge).choices[0].figures
+
+    assert all("40.0 tokens/s" in each for each in figures())
+    assert figures()[0].endswith("; cannot: tools")
+    mlx.gate.open(world.now, Reason.HUNG)
+    world.judge.avoid(ollama, world.now)
+    out, avoided = figures()
+    assert out.startswith("mlx at http://mac1.example.internal: out of the route (hung)")
+    assert "cannot: tools" in out
+    assert avoided.endswith("left alone for a minute after a reply that did not come")
 
 
 async def slow_mlx(asked: Asked) -> None:

@@ -10,7 +10,7 @@ from random import Random
 import msgspec
 
 from athena.router.breaker import State
-from athena.router.judging.choosing import Choice, choose, describe
+from athena.router.judging.choosing import Choice, Judged, choose, describe
 from athena.router.judging.estimates import BUCKETS, bucket
 from athena.router.needing import described
 from athena.router.routes import Door
@@ -135,13 +135,13 @@ class Judge:
             prompt = _Prompt(model, size, (), lambda: 1.0, lambda _, choice, told=told: told.append(choice))  # type: ignore[misc] # its own default
             order = self._arranged(list(doors), prompt)
             now = doors[0].gate.now()
-            judged = {one.candidate.name: describe(one, now) for choice in told for one in choice.judged}
+            judged = {one.candidate.name: one for choice in told for one in choice.judged}
             found.append(
                 Sized(
                     up_to_bytes=size if number < len(BUCKETS) else None,
                     order=tuple(name(door) for door in order),
                     because="; ".join(choice.because for choice in reversed(told)),
-                    figures=tuple(judged.get(name(door)) or _state(door) for door in doors),
+                    figures=tuple(_figures(door, judged.get(name(door)), now) for door in doors),
                 )
             )
         return Why(model=model, policy=" and ".join(policies), choices=tuple(found))
@@ -215,6 +215,16 @@ def why(model: str, doors: Sequence[Door], judge: Judge | None) -> Why:
 def _belong_together(one: Door, other: Door) -> bool:
     """Whether these are an `auto` backend's MLX and the default Ollama behind it."""
     return other.fallback and one.target.backend is other.target.backend
+
+
+def _figures(door: Door, judged: Judged | None, now: float) -> str:
+    """Return what is known of an engine: what is expected of it or, where it is no choice, why not."""
+    if judged is None:
+        return _state(door)
+    if judged.candidate.usable:
+        return "; ".join(filter(None, (describe(judged, now), described(door))))
+    avoided = ", left alone for a minute after a reply that did not come" if door.gate.usable(now) else ""
+    return f"{_state(door)}{avoided}"
 
 
 def _state(door: Door) -> str:
