@@ -115,3 +115,33 @@ def test_a_rule_reads_only_metrics_that_somebody_has(rule: dict[str, str]) -> No
 
 def test_every_recorded_series_is_named_by_level_metric_and_operation() -> None:
     assert [rule["record"] for rule in rules() if "record" in rule and rule["record"].count(":") != 2] == []
+
+
+def silences() -> list[tuple[str, str, list[str]]]:
+    """Return which alert silences which other one, and which labels have to be the same, as Alertmanager is told."""
+    text = (ROOT / "roles/alertmanager/templates/alertmanager.yml.j2").read_text()
+    told = yaml.safe_load(re.search(r"^inhibit_rules:\n(?:  .*\n)+", text, re.MULTILINE)[0])["inhibit_rules"]  # type: ignore[index] # there is one
+    found = []
+    for rule in told:
+        (source,), (target,) = (
+            [re.fullmatch(r'alertname=~?"(.+)"', matcher)[1] for matcher in rule[side]]  # type: ignore[index] # as above
+            for side in ("source_matchers", "target_matchers")
+        )
+        found += [(source, name, rule.get("equal", [])) for name in target.split("|")]
+    return found
+
+
+@pytest.mark.parametrize(("source", "target", "equal"), silences())
+def test_an_alert_that_wakes_somebody_silences_its_milder_form_of_the_same_thing(
+    source: str, target: str, equal: list[str]
+) -> None:
+    assert alerts()[source]["labels"]["severity"] == "page"
+    assert alerts()[target]["labels"]["severity"] == "ticket"
+    for name in (source, target):
+        fired = [
+            alert["exp_labels"]
+            for one in expectations()
+            for alert in one.get("exp_alerts", [])
+            if one["alertname"] == name
+        ]
+        assert any(set(equal) <= set(labels) for labels in fired)
