@@ -119,16 +119,22 @@ def test_every_recorded_series_is_named_by_level_metric_and_operation() -> None:
 
 def silences() -> list[tuple[str, str, list[str]]]:
     """Return which alert silences which other one, and which labels have to be the same, as Alertmanager is told."""
-    text = (ROOT / "roles/alertmanager/templates/alertmanager.yml.j2").read_text()
-    told = yaml.safe_load(re.search(r"^inhibit_rules:\n(?:  .*\n)+", text, re.MULTILINE)[0])["inhibit_rules"]  # type: ignore[index] # there is one
-    found = []
-    for rule in told:
-        (source,), (target,) = (
-            [re.fullmatch(r'alertname=~?"(.+)"', matcher)[1] for matcher in rule[side]]  # type: ignore[index] # as above
-            for side in ("source_matchers", "target_matchers")
-        )
-        found += [(source, name, rule.get("equal", [])) for name in target.split("|")]
-    return found
+    template = (ROOT / "roles/alertmanager/templates/alertmanager.yml.j2").read_text()
+    told = yaml.safe_load(template.partition("\ninhibit_rules:\n")[2].partition("\nreceivers:\n")[0])
+    return [
+        (source, target, rule.get("equal", []))
+        for rule in told
+        for source in names_in(rule["source_matchers"])
+        for target in names_in(rule["target_matchers"])
+    ]
+
+
+def names_in(matchers: list[str]) -> list[str]:
+    """Return the alerts that matchers name: by their names, and by nothing else."""
+    (matcher,) = matchers
+    label, _, names = matcher.partition("=")
+    assert label == "alertname"
+    return names.removeprefix("~").strip('"').split("|")
 
 
 @pytest.mark.parametrize(("source", "target", "equal"), silences())

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from types import ModuleType
 from typing import Any
 
 import pytest
 from loading import load
+from serving import Answering, serving
 
 SERVICES = [
     {"name": "mlx-service", "port": 8080, "addresses": ["192.0.2.31", "192.0.2.32"]},
@@ -31,23 +31,13 @@ def backend(model: str, kind: str, url: str) -> dict[str, Any]:
 def server(answer: dict[str, Any] | None) -> Iterator[str]:
     """An engine that lists models, or with None hangs up."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if answer is None:
-                return
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            if answer is not None:
+                self.answer(200, json.dumps(answer).encode())
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serving(Handler) as address:
+        yield f"http://{address}"
 
 
 def test_every_machine_behind_a_name_of_the_cluster_is_asked_and_of_auto_the_ollama_as_well(look: ModuleType) -> None:

@@ -4,14 +4,15 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from types import ModuleType
 from typing import Any
 
 import pytest
 from loading import load
+from serving import Answering, serving
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +46,25 @@ def api_server(
     """An API server that lists its nodes and tells what a caller may, refuses to, or never answers."""
     ended = Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if hangs:
                 ended.wait(30)
                 return
             items = [{"metadata": {"name": f"node-{number}"}} for number in range(nodes)]
-            self.answer(status, {"kind": "NodeList", "apiVersion": "v1", "items": items})
+            self.tell(status, {"kind": "NodeList", "apiVersion": "v1", "items": items})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.path == "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-            self.answer(201 if rules else 403, {**asked, "status": (rules or {}).get(asked["spec"]["namespace"])})
+            self.tell(201 if rules else 403, {**asked, "status": (rules or {}).get(asked["spec"]["namespace"])})
 
-        def answer(self, status: int, content: dict[str, Any]) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def tell(self, status: int, content: dict[str, Any]) -> None:
+            self.answer(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
+    with serving(Handler) as address:
+        yield f"http://{address}"
         ended.set()
-        listening.shutdown()
 
 
 def test_a_cluster_with_a_node_answers(reach: ModuleType, tmp_path: Path) -> None:

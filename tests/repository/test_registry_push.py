@@ -4,13 +4,13 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from types import ModuleType
 
 import pytest
 from loading import load
+from serving import Answering, serving
 
 LOGIN = base64.b64encode(b"alice:pass:word").decode()
 UPLOADS = "/v2/team/athena/blobs/uploads/"
@@ -22,7 +22,7 @@ def push() -> ModuleType:
     return load("roles/container_image/library/registry_push.py")
 
 
-class Registry(BaseHTTPRequestHandler):
+class Registry(Answering, BaseHTTPRequestHandler):
     """Takes an upload from whom `asks` lets in; `log` has what it was asked."""
 
     asks = ""
@@ -32,43 +32,31 @@ class Registry(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.log.append(f"POST {self.path}")
         if self.refuses:
-            self._say(self.refuses)
+            self.answer(self.refuses)
         elif self.asks == "basic" and self.headers.get("Authorization") != f"Basic {LOGIN}":
-            self._say(401, {"WWW-Authenticate": 'Basic realm="here"'})
+            self.answer(401, headers={"WWW-Authenticate": 'Basic realm="here"'})
         elif self.asks == "bearer" and self.headers.get("Authorization") != "Bearer it-is-me":
             realm = f"http://{self.headers['Host']}/token"
-            self._say(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="registry"'})
+            self.answer(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="registry"'})
         else:
-            self._say(202, {"Location": f"{UPLOADS}1234?state=x"})
+            self.answer(202, headers={"Location": f"{UPLOADS}1234?state=x"})
 
     def do_GET(self) -> None:
         self.log.append(f"GET {self.path}")
         is_known = self.headers.get("Authorization") == f"Basic {LOGIN}"
-        self._say(200 if is_known else 401, body=json.dumps({"token": "it-is-me"} if is_known else {}))
+        self.answer(200 if is_known else 401, json.dumps({"token": "it-is-me"} if is_known else {}).encode())
 
     def do_DELETE(self) -> None:
         self.log.append(f"DELETE {self.path}")
-        self._say(204)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def _say(self, status: int, headers: dict[str, str] | None = None, body: str = "") -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body.encode())
+        self.answer(204)
 
 
 @contextmanager
 def registry(asks: str = "", refuses: int = 0) -> Iterator[tuple[str, list[str]]]:
     log: list[str] = []
     handler = type("Handler", (Registry,), {"asks": asks, "refuses": refuses, "log": log})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}", log
-        listening.shutdown()
+    with serving(handler) as address:
+        yield address, log
 
 
 @pytest.fixture

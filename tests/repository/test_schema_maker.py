@@ -7,14 +7,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from loading import ROOT
 from playing import run_plays
+from serving import Answering, serving
 
 OCI = "application/vnd.oci.image.index.v1+json"
 
@@ -28,29 +28,20 @@ def digest_of(version: str) -> str:
     return f"sha256:{hashlib.sha256(index_of(version)).hexdigest()}"
 
 
-class Registry(BaseHTTPRequestHandler):
+class Registry(Answering, BaseHTTPRequestHandler):
     """Has the versions 1 to 3; that of the fourth is there no more."""
 
     contents = {digest_of(version): index_of(version) for version in "123"}  # noqa: RUF012
 
     def do_GET(self) -> None:
         body = self.contents.get(self.path.rpartition("/")[2])
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Type", OCI)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        self.wfile.write(body or b"")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.answer(200 if body else 404, body or b"", {"Content-Type": OCI})
 
 
 @pytest.fixture
 def registry() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serving(Registry) as address:
+        yield address
 
 
 def find(folder: Path, registry: str, at: str) -> tuple[str, list[str]]:

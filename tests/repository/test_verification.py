@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from playing import run_plays
+from serving import Answering, serving
 
 KEY = "athena-key-of-a-test"
 ANSWER = {"answer": "4", "total_ms": 1, "steps": [{"name": "answer"}]}
@@ -21,24 +21,15 @@ PROBLEM = "application/problem+json"
 def service(replies: dict[str, tuple[int, str, str]]) -> Iterator[str]:
     """Answer each path with a status, a kind of content and a content, in which KEY stands for what was sent as one."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             status, kind, content = replies[self.path]
             body = content.replace("KEY", self.headers.get("Authorization", "")).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body, {"Content-Type": kind})
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serving(Handler) as address:
+        yield f"http://{address}"
 
 
 def verify(folder: Path, url: str) -> str:
