@@ -265,8 +265,12 @@ def bring(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> 
         if not refusals:
             raise
         raise ModelError(f"{error} Nor could it be copied from another host: {'; '.join(refusals)}") from None
-    if refusals:  # what came of copies is of no use any more
-        shutil.rmtree(Path(given["folder"]) / ".copied", ignore_errors=True)
+    begun = Path(given["folder"]) / ".copied"
+    if refusals and begun.exists():  # what came of copies is of no use any more
+        try:
+            shutil.rmtree(begun)
+        except OSError as error:
+            log(f"{begun} is of no use any more, and could not be removed: {error}")
     return {**told, **pulled}
 
 

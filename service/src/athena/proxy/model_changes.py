@@ -5,6 +5,7 @@ The request goes as it is to one Ollama, to that one alone, and the answer comes
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from time import perf_counter
 from typing import NamedTuple
 
@@ -203,7 +204,7 @@ class ModelChanges:
 
             await reply.push(pass_on)
             exchange.end()
-            if reply.status >= 400:  # noqa: PLR2004 - a refusal, in the engine's own words
+            if reply.status >= HTTPStatus.BAD_REQUEST:  # a refusal, in the engine's own words
                 change.error = f"status {reply.status}"
         finally:
             reply.close()
