@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from loading import ROOT, load
+from serving import Answering, serving
 
 PROGRAMS = [ROOT / "roles/mlx/files" / name for name in ("copy_model.py", "share_models.py")]
 PROGRAMS += [ROOT / "roles/ollama/files" / name for name in ("copy_ollama.py", "share_ollama.py")]
@@ -23,6 +25,7 @@ NAME = "registry.example.internal:5000/team/phi3:mini"
 BLOBS = [os.urandom(3 << 20), b"a template", b"{}"]
 
 copies = load("roles/ollama/module_utils/ollama_copies.py")
+model = load("roles/ollama/library/ollama_model.py")
 
 
 def sum_of(content: bytes) -> str:
@@ -164,6 +167,43 @@ def test_a_host_whose_ollama_lost_a_blob_gives_none_of_the_model(host: Host) -> 
     (host.folder / "blobs" / LARGE).unlink()
     assert httpx.get(host.url).json() == {}
     assert httpx.get(f"{host.url}/manifests/{DIGEST}").status_code == httpx.codes.NOT_FOUND
+
+
+class Pulling(Answering, BaseHTTPRequestHandler):
+    """An Ollama that pulls whatever it is told to."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200, b'{"status": "success"}\n')
+
+
+def brought(models: Path) -> tuple[dict[str, Any], list[str]]:
+    """Have the module bring a model that the other host has another of; return what it tells, and its log."""
+    log: list[str] = []
+    with serving(Pulling) as address:
+        given = {"name": NAME, "digest": "0123456789ab", "folder": str(models), "insecure": False, "stall_seconds": 60}
+        given |= {"attempts": 1, "peers": [{"url": "http://mac-1.example.internal:8096", "models": {NAME: DIGEST}}]}
+        told: dict[str, Any] = model.bring(model.Ollama(f"http://{address}"), given, log.append)
+    return told, log
+
+
+def test_what_came_of_copies_goes_once_the_model_was_pulled(tmp_path: Path) -> None:
+    (tmp_path / ".copied").mkdir()
+    (tmp_path / ".copied" / f"{LARGE}.part").write_bytes(b"a part")
+    told, log = brought(tmp_path)
+    refusal = f"http://mac-1.example.internal:8096 has {DIGEST[:12]}, and ollama_models declares 0123456789ab"
+    assert (told["copied_from"], told["not_copied"]) == ("", [refusal])
+    assert log == [f"{NAME}: {refusal}"]
+    assert not (tmp_path / ".copied").exists()
+
+
+def test_a_model_was_pulled_although_what_came_of_copies_cannot_be_removed_which_is_told(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".copied").symlink_to(tmp_path / "elsewhere")  # which nobody's rights let it remove as a folder
+    told, log = brought(tmp_path)
+    assert told["copied_from"] == ""
+    assert len(log) == 2
+    assert log[1].startswith(f"{tmp_path / '.copied'} is of no use any more, and could not be removed: ")
 
 
 @pytest.mark.parametrize(
