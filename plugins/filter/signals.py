@@ -1,4 +1,4 @@
-"""What `status` makes of the signals that alerts judge as well: the proxy's backends, and the reports of the hosts.
+"""What `status` makes of the signals that alerts judge as well: the proxy's backends, the hosts' reports, the backups.
 
 An alert waits for some minutes before it tells of what is told here at once.
 """
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 SILENT_SECONDS = 300  # since the last report of a host; alert HostDoesNotReport
+BACKUP_HOURS = 26  # since the newest backup; alert BackupTooOld
 BAD_STATES = {
     "hung": "takes requests and generates nothing",
     "down": "does not listen",
@@ -47,9 +48,22 @@ def host_problems(hosts: Iterable[Mapping[str, Any]], now: datetime | None = Non
     return problems
 
 
+def backup_problems(backup: Mapping[str, Any], now: datetime | None = None) -> list[str]:
+    """Return a sentence if the newest backup is too old, by its manifest; an empty one is of a database without."""
+    if not backup:
+        return []
+    hours = ((now or datetime.now(UTC)) - datetime.fromisoformat(backup["made_at"])).total_seconds() / 3600
+    too_old = f"the last backup, {backup['id']}, is {hours:.0f} hours old; one is made each night"
+    return [too_old] if hours > BACKUP_HOURS else []
+
+
 class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Callable[..., list[str]]]:
         """Return them by their names."""
-        return {"backend_problems": backend_problems, "host_problems": host_problems}
+        return {
+            "backend_problems": backend_problems,
+            "host_problems": host_problems,
+            "backup_problems": backup_problems,
+        }

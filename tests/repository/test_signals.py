@@ -67,6 +67,15 @@ def test_a_host_that_is_silent_and_an_engine_that_does_not_serve_are_told(report
     assert signals.host_problems([reported], NOW) == told
 
 
+@pytest.mark.parametrize(("hours", "told"), [(25.9, []), (26.1, ["26"]), (51, ["51"])])
+def test_a_backup_that_is_too_old_is_told(hours: float, told: list[str]) -> None:
+    made_at = (NOW - timedelta(hours=hours)).isoformat()
+    assert signals.backup_problems({"id": "b7", "made_at": made_at}, NOW) == [
+        f"the last backup, b7, is {age} hours old; one is made each night" for age in told
+    ]
+    assert signals.backup_problems({}, NOW) == []
+
+
 class AdminApi(BaseHTTPRequestHandler):
     """Unhealthy, and with one host for whoever has the token."""
 
@@ -111,5 +120,6 @@ def test_the_alerts_judge_by_the_same_states_and_times() -> None:
     for alert, state in judged.items():
         assert f'athena_engine_state{{state="{state}"}}' in ALERTS[alert]
     assert f"athena_host_report_age_seconds) > {signals.SILENT_SECONDS}" in ALERTS["HostDoesNotReport"]
+    assert f"athena_backup_timestamp_seconds) > {signals.BACKUP_HOURS} * 3600" in ALERTS["BackupTooOld"]
     assert "athena_engine_given_up" in ALERTS["EngineGivenUp"]
     assert 'athena_backend_state{state="closed"}' in ALERTS["BreakerOpenLong"]

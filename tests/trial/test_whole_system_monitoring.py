@@ -110,11 +110,12 @@ def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(mon
     # By the orchestrator, which alone reaches it.
     assert values(monitored, "redis_up == 1", "job") == {"orchestrator"}
 
-    status = monitored.run("status")
-    assert status.code == 0, status.output
+    # By `monitoring` itself, which looks at the cluster and at the ledger.
     wait_until(lambda: values(monitored, "athena_replicas_ready > 0", "service") >= SERVICES, 60)
     assert values(monitored, "athena_drift == 0", "service") >= SERVICES
     assert values(monitored, "athena_release_info", "release") == {monitored.in_force()["id"]}
+    status = monitored.run("status")
+    assert status.code == 0, status.output
 
     backup = monitored.run("backup")
     assert backup.code == 0, backup.output
@@ -123,6 +124,31 @@ def test_a_monitoring_host_sees_pods_hosts_releases_and_backups_of_a_cluster(mon
     # Nearly as long as a new one lasts.
     ends = "athena_certificate_end_timestamp_seconds - time() > 700 * 86400"
     wait_until(lambda: values(monitored, ends, "certificate") == {"postgresql"}, 60)
+
+
+def alerting(deployment: Deployment) -> set[str]:
+    """Return which alerts of the release there are, also those that wait for their time."""
+    return values(deployment, 'ALERTS{alertname=~"ReleaseDrift|ReplicaMissing"}', "alertname")
+
+
+def test_what_is_missing_is_seen_without_anybody_looking_and_is_well_again_by_the_deployment_that_mends_it(
+    monitored: Deployment,
+) -> None:
+    of_the_release = "athena_build_info and on (service, version) athena_release_version_info"
+    wait_until(lambda: values(monitored, of_the_release, "service") == SERVICES, 60)
+    wait_until(lambda: alerting(monitored) == set(), 60)
+    monitored.trial.kubectl("scale", "--namespace", "athena", "deployment/athena-orchestrator", "--replicas=0")
+    wait_until(lambda: alerting(monitored) == {"ReplicaMissing"}, 120)
+
+    looked = monitored.run("status")
+    assert looked.code == 8, looked.output
+    wait_until(lambda: values(monitored, "athena_drift == 1", "service") == {"orchestrator"}, 60)
+    wait_until(lambda: alerting(monitored) == {"ReleaseDrift", "ReplicaMissing"}, 60)
+
+    mended = monitored.run("deploy")
+    assert mended.code == 0, mended.output
+    wait_until(lambda: values(monitored, "athena_drift == 0", "service") >= SERVICES, 60)
+    wait_until(lambda: alerting(monitored) == set(), 120)
 
 
 def lines(deployment: Deployment, query: str) -> list[Labels]:

@@ -53,7 +53,7 @@ def traffic(system: System, watching: Prometheus) -> Tally:
     for _ in range(2):
         callers.everything()
         assert list(read_admin(system)) == [200, 404, 200, 200, 404]
-        settled()
+        settled(system, callers.tally)
         watching.scrape()
     callers.close()
     watching.hold()  # tests may do what they like with the system afterwards

@@ -94,6 +94,9 @@ athena_replicas_wanted{{service="proxy"}} 3
 athena_replicas_ready{{service="proxy"}} 2
 athena_release_info{{release="r7",revision="0123456789ab"}} 1
 athena_release_timestamp_seconds {now - 600}
+athena_release_schema_info{{revision="0123456789ab"}} 1
+athena_release_replicas{{service="proxy"}} 3
+athena_release_version_info{{service="proxy",version="0.0.0"}} 1
 athena_status_timestamp_seconds {now - 27 * 3600}
 athena_backup_timestamp_seconds {now - 7200}
 athena_backup_size_bytes 123456

@@ -82,17 +82,26 @@ class Prometheus:
         ]
 
     def scrape(self) -> None:
-        """Return once everything was scraped that is there now."""
+        """Return once everything was scraped that is there now, and the rules have judged by it."""
         wanted = sum(len(targets) for targets in self.jobs.values())  # it comes to know them after some seconds
-        now = time.time()
-        began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
+
+        def scraped(since: str) -> bool:
+            return len([one for one in self.targets() if one["health"] == "up" and one["lastScrape"] > since]) == wanted
+
+        def told() -> object:
+            return [(one["scrapeUrl"], one["lastError"], one["lastScrape"]) for one in self.targets()]
+
+        began = _now()
+        _until(lambda: scraped(began), SCRAPED_WITHIN_SECONDS, told)
+        # What is told of a scrape is told before it can be asked for; by the next one it can.
+        there = _now()
+        _until(lambda: scraped(there), SCRAPED_WITHIN_SECONDS, told)
+        there = _now()
         _until(
-            lambda: sum(one["health"] == "up" and one["lastScrape"] > began for one in self.targets()) == wanted,
+            lambda: all(group["lastEvaluation"] > there for group in self._get("rules")["groups"]),
             SCRAPED_WITHIN_SECONDS,
-            lambda: [(one["scrapeUrl"], one["lastError"], one["lastScrape"]) for one in self.targets()],
+            lambda: self._get("rules")["groups"],
         )
-        # `lastScrape` is when it began; it takes less than until the next.
-        time.sleep(SCRAPE_SECONDS)
 
     def hold(self) -> None:
         """Answer all queries as of now, whatever happens later."""
@@ -158,6 +167,12 @@ def _hurried(folder: Path, rules: Sequence[Path]) -> Iterator[Path]:
         copy = folder / rule.name
         copy.write_text(yaml.safe_dump(content))
         yield copy
+
+
+def _now() -> str:
+    """Return the time as Prometheus writes it."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"
 
 
 def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:

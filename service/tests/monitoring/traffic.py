@@ -35,6 +35,9 @@ OPERATIONS = {
     OPENAI_TEXT: "text_completion",
     OLLAMA_TEXT: "text_completion",
 }
+# How long a busy machine may take; and after how many answers of two workers both have surely been among them.
+SETTLED_WITHIN_SECONDS = 60.0
+ASKED_IN_A_ROW = 20
 
 
 @dataclass
@@ -171,6 +174,32 @@ def read_admin(system: System) -> Iterator[int]:
         yield client.get("/no/such/page").status_code
 
 
-def settled() -> None:
-    """Let figures and metrics of the workers reach each other."""
-    time.sleep(1.5)
+def settled(system: System, tally: Tally) -> None:
+    """Wait until every service tells of all that callers got, and of what engines and hosts were to do.
+
+    Of several workers each answers for all, and hears of what the others counted a moment later.
+    """
+    requests, queries = "gen_ai_server_request_duration_seconds_count", "http_server_request_duration_seconds_count"
+    wanted = {
+        "proxy": {(requests, ""): tally.replies.total() + tally.errors.total()},
+        "orchestrator": {
+            (requests, ""): 2 * tally.queries[200],
+            (queries, 'http_route="/query"'): tally.queries.total(),
+        },
+        "agent": {("athena_engine_restarts_total", 'engine="mlx",result="done"'): 1},
+    }
+    until = time.monotonic() + SETTLED_WITHIN_SECONDS
+    services, agreed = system.services(), 0
+    while agreed < ASKED_IN_A_ROW:
+        # Each over a connection of its own, which any of its workers may get.
+        texts = {service: httpx.get(f"{services[service].url}/metrics", timeout=30).text for service in wanted}
+        told = {service: {one: _sum(texts[service], *one) for one in ones} for service, ones in wanted.items()}
+        agreed = agreed + 1 if told == wanted else 0
+        assert time.monotonic() < until, (told, wanted)
+        time.sleep(0.02)
+
+
+def _sum(exposition: str, name: str, labels: str) -> float:
+    """Return the sum of a metric's series that have the labels, as they stand there."""
+    lines = (line for line in exposition.splitlines() if line.startswith(f"{name}{{") and labels in line)
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
