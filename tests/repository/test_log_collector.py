@@ -42,6 +42,8 @@ def test_every_line_says_where_it_is_from() -> None:
         ("com.athena.ollama.log", "ollama"),
         ("com.athena.mlx.phi3-mini.log", "mlx.phi3-mini"),
         ("orchestrator.log.1", "orchestrator"),
+        ("com.athena.ollama.log.past", "ollama"),
+        ("com.athena.mlx.phi3-mini.log.past.0.gz", "mlx.phi3-mini"),
     ],
 )
 def test_a_files_name_says_which_app_it_is_of(file: str, app: str) -> None:

@@ -160,8 +160,9 @@ def test_its_configuration_is_the_one_that_it_is_started_with(
     assert volume["configMap"]["name"] == files["metadata"]["name"]
     config = yaml.safe_load(files["data"]["config.yaml"])
     assert config["receivers"]["file_log/pods"]["include"] == [
-        "/var/log/pods/athena_*/*/*.log",
-        "/var/log/pods/athena-admin_*/*/*.log",
+        f"/var/log/pods/{namespace}_*/*/*.log{aside}"
+        for namespace in ("athena", "athena-admin")
+        for aside in ("", ".????????-??????", ".????????-??????.gz")
     ]
     assert config["receivers"]["file_log/pods"]["resource"] == {"environment": "test", "host": "${env:NODE_NAME}"}
     assert [variable["name"] for variable in container["env"]] == ["NODE_NAME"]

@@ -14,6 +14,7 @@ TOKEN = "a-token-of-this-scenario"  # noqa: S105 of a host that ends with the sc
 FOUND_WITHIN_SECONDS = 30.0
 # More than any test writes; Loki gives 100 if nothing is said.
 MOST_LINES = 5000
+HOURS = 6
 CLIENT = (
     "import json, sys, urllib.request, urllib.error\n"
     "url, body, headers = json.load(sys.stdin)\n"
@@ -29,8 +30,8 @@ Line = tuple[dict[str, str], str, str]
 class Caller:
     """Somebody on the host, with the only client that it has: Python."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, host: Host, loki: str = LOKI) -> None:
+        self._host, self._loki = host, loki
 
     def ask(self, url: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Return status and text of an answer; headers with _ for -."""
@@ -44,10 +45,10 @@ class Caller:
         return self.ask(f"{PROXY}/v1/chat/completions", body, X_Request_ID=identity)[0]
 
     def lines(self, query: str) -> list[Line]:
-        """Return labels with structured metadata, time in nanoseconds and text of each line of the last hour."""
+        """Return labels with structured metadata, time in nanoseconds and text of each line of the last hours."""
         now = time.time_ns()
-        arguments = {"query": query, "limit": MOST_LINES, "start": now - 3600 * 10**9, "end": now + 60 * 10**9}
-        status, text = self.ask(f"{LOKI}/loki/api/v1/query_range?{urlencode(arguments)}")
+        arguments = {"query": query, "limit": MOST_LINES, "start": now - HOURS * 3600 * 10**9, "end": now + 60 * 10**9}
+        status, text = self.ask(f"{self._loki}/loki/api/v1/query_range?{urlencode(arguments)}")
         assert status == 200, f"{query}: {text}"
         found = json.loads(text)["data"]["result"]
         return [(stream["stream"], *value[:2]) for stream in found for value in stream["values"]]

@@ -16,6 +16,10 @@ MEMORY_MIB = 256
 FIELDS = ("level", "event", "request_id", "trace_id")
 # As Go writes a time by the parts of a certain second: what our services' `timestamp` looks like.
 TIME = "2006-01-02T15:04:05.999999999Z07:00"
+# What a rotation puts aside: as logrotate and the supervisor name it, as the jobs of Macs have it, and as kubelet does.
+# A file is known by how it begins, compressed or not: one that was read is not read again under another name.
+ASIDE_OF_HOSTS = ("", ".1", ".past", ".past.*.gz")
+ASIDE_OF_PODS = ("", ".????????-??????", ".????????-??????.gz")
 # A queue that is full holds its source up, for as long as it takes; it never lets lines go.
 PATIENT = {"enabled": True, "initial_interval": "1s", "max_interval": "30s", "max_elapsed_time": 0}
 
@@ -85,19 +89,20 @@ def journal_receiver(matches: Sequence[str], resource: Mapping[str, str]) -> Con
 def file_receiver(paths: Sequence[str], resource: Mapping[str, str]) -> Config:
     """Return what reads files of lines, where `resource` has no `app` of the one that a file's name says.
 
-    com.athena.ollama.log is ollama's. What a rotation has put aside as FILE.1 is read to its end.
+    com.athena.ollama.log is ollama's. What a rotation has put aside is read to its end.
     """
     name = 'attributes["log.file.name"]'
     by_name = [
         {
             "type": "regex_parser",
             "parse_from": name,
-            "regex": r"^(?:com\.athena\.)?(?P<app>.+?)(?:\.log)?(?:\.\d+)?$",
+            "regex": r"^(?:com\.athena\.)?(?P<app>.+?)(?:\.log)?(?:\.\d+|\.past(?:\.\d+\.gz)?)?$",
         },
         {"type": "move", "from": "attributes.app", "to": "resource.app"},
     ]
     return {
-        "include": [path for one in paths for path in (one, f"{one}.1")],
+        "include": [f"{one}{aside}" for one in paths for aside in ASIDE_OF_HOSTS],
+        "compression": "auto",
         "include_file_name": True,
         "start_at": "beginning",
         "storage": STORAGE,
@@ -114,8 +119,12 @@ def file_receiver(paths: Sequence[str], resource: Mapping[str, str]) -> Config:
 def pods_receiver(namespaces: Sequence[str], resource: Mapping[str, str]) -> Config:
     """Return what reads the lines of a node's pods of those namespaces. A container is named as its application."""
     names = {"k8s.container.name": "app", "k8s.namespace.name": "namespace", "k8s.pod.name": "pod"}
+    path = 'attributes["log.file.path"]'
     return {
-        "include": [f"/var/log/pods/{namespace}_*/*/*.log" for namespace in namespaces],
+        "include": [
+            f"/var/log/pods/{namespace}_*/*/*.log{aside}" for namespace in namespaces for aside in ASIDE_OF_PODS
+        ],
+        "compression": "auto",
         "include_file_path": True,
         "include_file_name": False,
         "start_at": "beginning",
@@ -123,12 +132,19 @@ def pods_receiver(namespaces: Sequence[str], resource: Mapping[str, str]) -> Con
         "resource": dict(resource),
         "retry_on_failure": PATIENT,
         "operators": [
+            # The next one knows no names that end so.
+            {
+                "type": "add",
+                "if": f'{path} endsWith ".gz"',
+                "field": path,
+                "value": f'EXPR(trimSuffix({path}, ".gz"))',
+            },
             {"type": "container"},
             *(
                 {"type": "copy", "from": f'resource["{name}"]', "to": f"resource.{ours}"}
                 for name, ours in names.items()
             ),
-            {"type": "remove", "field": 'attributes["log.file.path"]'},
+            {"type": "remove", "field": path},
             *operators_of_lines(),
         ],
     }
