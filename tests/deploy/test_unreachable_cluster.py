@@ -125,6 +125,19 @@ def test_a_program_is_told_each_problem_by_itself_and_nothing_else(away: Away) -
     assert CLUSTER in done.stderr
 
 
+def test_hosts_whose_agents_are_to_report_want_the_cluster_or_a_deployment_before(away: Away) -> None:
+    done = away.run("fleet", "-e", "athena_agent_admin_url=http://admin.example.internal:8080")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert CLUSTER in done.stderr
+    assert f"leave that empty until `./deploy.sh {NAME} deploy` has gone well, and run `fleet` once more" in done.stderr
+    assert not (away.state / "vault.yml").exists()
+    without = away.run("fleet")
+    assert without.returncode == 1, without.stdout + without.stderr
+    assert "athena_models is empty" in without.stderr
+    assert CLUSTER not in without.stderr
+    assert not away.state.exists()
+
+
 def test_status_prints_its_screen_with_what_is_away_and_ends_with_8(away: Away) -> None:
     away.is_deployed()
     done = away.run("status")
