@@ -62,10 +62,13 @@ def test_its_process_is_its_accounts(host: Host) -> None:
     assert sorted(keys["EnvironmentVariables"]) == ["ADMIN_API_URL", "AGENT_CONFIG", "AGENT_STATE_FILE"]
 
 
-def test_it_may_start_its_engine_anew_as_root_and_do_nothing_else(host: Host) -> None:
+def test_it_may_start_its_engines_anew_as_root_and_do_nothing_else(host: Host) -> None:
     may = host.check_output("sudo -l -n -U _athena_agent")
     rights = [line.strip() for line in may.splitlines() if "NOPASSWD" in line]
-    assert rights == ["(root) NOPASSWD: /bin/launchctl kickstart -k system/com.athena.mlx.tiny"]
+    assert rights == [
+        "(root) NOPASSWD: /bin/launchctl kickstart -k system/com.athena.mlx.tiny",
+        "(root) NOPASSWD: /bin/launchctl kickstart -k system/com.athena.ollama",
+    ]
     assert host.file("/etc/sudoers.d/athena-agent").mode == 0o440
 
 
