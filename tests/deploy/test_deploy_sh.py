@@ -355,7 +355,7 @@ def test_a_rollback_to_an_unknown_release_is_refused(environment: Environment) -
 
 
 def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(environment: Environment) -> None:
-    kill_as_soon_as_it_is_locked(environment, but_first=lambda: environment.run("deploy").code == 5)
+    kill_as_soon_as_it_has_begun(environment, but_first=lambda: environment.run("deploy").code == 5)
     status = environment.run("status")
     assert status.code == 8, status.output
     assert "`./deploy.sh ENVIRONMENT deploy` mends that" in status.output
@@ -365,17 +365,29 @@ def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(envir
     assert environment.run("status").code == 0
 
 
-def test_the_lock_of_a_killed_run_can_be_removed(environment: Environment) -> None:
-    kill_as_soon_as_it_is_locked(environment, but_first=lambda: environment.run("unlock").code == 5)
+def test_the_lock_of_a_killed_run_can_be_removed_and_what_is_half_done_is_known_until_it_is_mended(
+    environment: Environment,
+) -> None:
+    kill_as_soon_as_it_has_begun(environment, but_first=lambda: environment.run("unlock").code == 5)
     assert environment.run("plan").code == 5
     assert environment.run("unlock").code == 0
     assert not (environment.state / "lock").exists()
+    refused = environment.run("deploy", "-e", "release_free_bytes=1000000000000000")
+    assert refused.code == 1, refused.output
+    status = environment.run("status")
+    assert status.code == 8, status.output
+    assert "its lock was removed. `./deploy.sh ENVIRONMENT deploy` mends that" in status.output
+    again = environment.run("deploy")
+    assert again.code == 0, again.output
+    assert "Going on where the 'deploy'" in again.output
     assert environment.run("status").code == 0
 
 
-def kill_as_soon_as_it_is_locked(environment: Environment, *, but_first: Callable[[], bool]) -> None:
+def kill_as_soon_as_it_has_begun(environment: Environment, *, but_first: Callable[[], bool]) -> None:
+    journal = environment.state / "lock" / "journal.json"
     with environment.start("deploy") as run:
-        wait_until((environment.state / "lock" / "journal.json").exists, 60)
+        wait_until(lambda: journal.exists() and json.loads(journal.read_text())["steps"] != [], 60)
+        os.killpg(run.pid, signal.SIGSTOP)
         assert but_first()
         os.killpg(run.pid, signal.SIGKILL)
 

@@ -261,6 +261,74 @@ def test_of_a_run_whose_lock_is_removed_the_ledger_keeps_what_it_had_begun(do: O
     assert do("read")["half_done"] is False
 
 
+def stopped_and_unlocked(do: Operation, tmp_path: Path) -> None:
+    """Have a release in force, and an update that was killed on its way to another, without its lock."""
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "update")
+    step(do, "services", {"n": 2})
+    killed(tmp_path)
+    assert do("unlock")["recorded"] == "r2"
+
+
+def test_what_is_half_done_is_told_without_its_lock_as_well_and_not_before_the_run_is_over(
+    do: Operation, tmp_path: Path
+) -> None:
+    stopped_and_unlocked(do, tmp_path)
+    seen = do("read")
+    assert "stopped in its step 'services', and its lock was removed" in seen["half_told"]
+    assert seen["half_told"].endswith(
+        "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r1."
+    )
+    assert (seen["lock"], seen["left"], seen["lock_told"]) == (None, None, "")
+    opened(do)
+    assert do("read")["half_told"] == ""  # somebody is at it
+    killed(tmp_path)
+    assert do("read")["half_told"] == do("read")["lock_told"]
+
+
+def test_a_run_that_changes_nothing_leaves_known_what_is_half_done(do: Operation, tmp_path: Path) -> None:
+    stopped_and_unlocked(do, tmp_path)
+    opened(do, "restore")
+    do("close", outcome="failed, nothing changed", verdict=1, content={"n": 1}, error="no such backup")
+    opened(do)
+    killed(tmp_path)  # before its first step
+    assert do("unlock")["recorded"] is None
+    seen = do("read")
+    assert (seen["half_done"], "the 'update' of" in seen["half_told"]) == (True, True)
+    opened(do)
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r4"
+    assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
+
+
+def test_a_deployment_after_an_unlock_takes_back_with_its_own_steps_those_of_the_run_that_stopped(
+    do: Operation, tmp_path: Path
+) -> None:
+    stopped_and_unlocked(do, tmp_path)
+    taken_over = opened(do)
+    assert [(run["id"], run["steps"][-1]["step"]) for run in taken_over["took_over"]] == [("r2", "services")]
+    assert taken_over["msg"].startswith("Going on where the 'update' since ")
+    do("step", step="hosts", record={"schema_before": "b"}, content={"n": 3}, message="hosts")
+    do("fail", content={"n": 3}, record={"schema_before": "b"})
+    assert do("close", outcome="failed, taken back", verdict=3, content={"n": 1}, error="no image")["recorded"] == "r3"
+    assert entry(tmp_path, "r3")["schema_before"] == "a"  # as it was before the first of the two
+    seen = do("read")
+    assert (seen["half_done"], seen["half_told"]) == (False, "")
+    assert [(run["id"], run["content"]["n"]) for run in seen["runs"]] == [("r1", 1), ("r2", 2), ("r3", 3)]
+
+
+def test_a_rollback_that_stopped_and_whose_lock_was_removed_is_told_with_where_it_went(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    do("open", action="rollback", operand="r1", owner_pid=os.getpid())
+    step(do, "services", {"n": 1})
+    killed(tmp_path)
+    do("unlock")
+    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT rollback r1` mends that.")
+
+
 def test_a_lock_from_before_anything_was_begun_leaves_nothing_in_the_ledger(do: Operation, tmp_path: Path) -> None:
     opened(do)
     killed(tmp_path)

@@ -12,7 +12,8 @@ other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in th
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
 and goes on, a rollback goes back from what a deployment, an update or another rollback had begun, and `destroy` leaves
 nothing to go on with; any other action is refused until one of them has ended well. Where the lock is removed instead,
-the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows.
+the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows. Things
+stand half done from then on, and whoever takes the lock next goes on from there, as if it had not been removed.
 """
 
 import fcntl
@@ -32,7 +33,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 NOT_TAKEN_BACK, LOCKED = 4, 5
-IN_FORCE, STOPPED = "in force", "stopped, not taken back"
+IN_FORCE, STOPPED, UNCHANGED = "in force", "stopped, not taken back", "failed, nothing changed"
+# What the ledger's entry of a run has beside its record.
+ENTRY = (
+    *("id", "action", "operand", "owner", "host", "since", "until", "steps", "took_over", "git", "outcome", "error"),
+    *("replaces", "restores", "content", "content_before", "left"),
+)
 # What a rollback goes back from where it was killed: of these it is known what they bring about.
 DEPLOYING = ("deploy", "update")
 MARKER = ".athena-environment"  # says that the folder is ours, and may be removed
@@ -60,8 +66,9 @@ class ActionModule(ActionBase):
         """Answer whose lock is there, each None or empty where there is none.
 
         `lock` is the journal of a run that may be under way, `left` that of one that is over without having ended, and
-        `lock_told` says for people which it is and what to do. `runs` has all that may have changed something, see
-        `runs_of`; `half_done` says that the last of them was a deployment that neither ended nor was taken back. `seen`
+        `lock_told` says for people which it is and what to do. `half_told` says so of one that is over, also where its
+        lock was removed. `runs` has all that may have changed something, see `runs_of`; `half_done` says that the last
+        of them was a deployment that neither ended nor was taken back. `seen`
         is for `open`, which lets nobody go on from what is not so any more.
         """
         journal, is_there = self._journal(), self._lock.exists()
@@ -71,6 +78,7 @@ class ActionModule(ActionBase):
             "lock": None if left else (journal or {"action": "unknown"}) if is_there else None,
             "left": left,
             "lock_told": self._describe_lock() if is_there else "",
+            "half_told": self._describe_lock() if left else "" if is_there else _describe_stopped(releases),
             "runs": runs_of(releases, left),
             "half_done": _is_half_done(releases, left),
             "seen": self._seen(),
@@ -104,7 +112,7 @@ class ActionModule(ActionBase):
         with self._alone():
             if refusal := self._refusal(args["action"]) or self._overtaken(args.get("seen")):
                 return refusal
-            left = self._journal()
+            left = self._journal() or _stopped(self._releases())
             took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
             going_on = f"Going on where the '{left['action']}' since {left['since']} stopped." if left else ""
             self._lock.mkdir(exist_ok=True)
@@ -166,7 +174,7 @@ class ActionModule(ActionBase):
             of_this_run = journal.get("attempted") or of_this_run
         recorded = None
         is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
-        if is_another or releases[-1]["outcome"] == STOPPED:
+        if is_another or _stopped(releases):
             again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
             left = {} if is_in_force else args.get("left")
             recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})
@@ -271,6 +279,7 @@ class ActionModule(ActionBase):
             {
                 "id": recorded,
                 **{key: journal[key] for key in ("action", "owner", "host", "since", "steps", "took_over")},
+                "operand": journal.get("operand") or "",
                 "until": _now(),
                 "git": journal.get("git") or _git_state(Path.cwd()),
                 "outcome": said["outcome"],
@@ -322,7 +331,10 @@ def runs_of(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> list
     """
     runs = []
     for run in [*releases, *([left] if left else [])]:
-        for one in [*(run.get("took_over") or []), run]:
+        for one in [
+            *(one for one in run.get("took_over") or [] if not one.get("id")),
+            run,
+        ]:  # the ledger has the others
             told = {**_of(one)["record"], **one}
             runs.append(
                 {
@@ -344,8 +356,29 @@ def _of(run: dict[str, Any]) -> dict[str, Any]:
 
 def _is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> bool:
     """Return whether the last run was a deployment, or took one over, that neither ended nor was taken back."""
-    stopped = [*(release for release in releases[-1:] if release["outcome"] == STOPPED), *([left] if left else [])]
+    stopped = [run for run in (_stopped(releases), left) if run]
     return any(run["action"] in DEPLOYING for last in stopped for run in [*(last.get("took_over") or []), last])
+
+
+def _stopped(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the run that left things half done and whose lock was removed, as its journal was; None if none did.
+
+    Those that failed since and changed nothing have not changed that either.
+    """
+    last = next((release for release in reversed(releases) if release["outcome"] != UNCHANGED), None)
+    if last is None or last["outcome"] != STOPPED:
+        return None
+    return {**last, "record": {key: value for key, value in last.items() if key not in ENTRY}}
+
+
+def _describe_stopped(releases: list[dict[str, Any]]) -> str:
+    """Return where a run stopped whose lock was removed since, and which commands mend that; nothing if none did."""
+    run, active = _stopped(releases), _active(releases)
+    if run is None:
+        return ""
+    stopped = "the '{action}' of {owner}@{host} since {since} stopped in its step '{step}', and its lock was removed"
+    mending = _describe_mending(run, active["id"] if active else "")
+    return f"Half done: {stopped.format(**run, step=run['steps'][-1]['step'])}. {mending}."
 
 
 def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str) -> str:
@@ -366,13 +399,18 @@ def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str) -> 
 def _describe_end(journal: dict[str, Any], in_force: str) -> str:
     """Return where a run stopped that is over without having ended, and which commands mend that."""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
-    again = f"{journal['action']} {journal.get('operand', '')}".strip()
-    command = again if journal["action"] in ("rollback", "fleet", "destroy") else "deploy"
     stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
-    goes_back = command == "deploy" and in_force and _rolls_back(journal)
+    mending = _describe_mending(journal, in_force)
+    return f"{stopped.format(**journal, step=step)} {mending}; `unlock` only removes the lock."
+
+
+def _describe_mending(run: dict[str, Any], in_force: str) -> str:
+    """Return which commands mend what a run left that stopped."""
+    again = f"{run['action']} {run.get('operand', '')}".strip()
+    command = again if run["action"] in ("rollback", "fleet", "destroy") else "deploy"
+    goes_back = command == "deploy" and in_force and _rolls_back(run)
     back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
-    mends = f"`./deploy.sh ENVIRONMENT {command}` mends that{back}; `unlock` only removes the lock."
-    return f"{stopped.format(**journal, step=step)} {mends}"
+    return f"`./deploy.sh ENVIRONMENT {command}` mends that{back}"
 
 
 def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
