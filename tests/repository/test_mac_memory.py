@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from loading import load
 
 memory = load("roles/mac_host/module_utils/mac_memory.py")
+module = load("roles/mac_host/library/memory_admission.py")
 GIB = 1 << 30
 LLAMA_8B = {"layers": 32, "kv_heads": 8, "head_dim": 128}
 MODEL: dict[str, Any] = {
@@ -291,3 +292,14 @@ def test_settings_that_ollama_would_misread_are_refused(told: dict[str, Any], wo
 def test_figures_that_are_read_need_not_be_declared() -> None:
     declared = {"name": "llama", "engine": "mlx", "folder": "/models/llama", "context_tokens": 8192}
     assert memory.problems([declared], {}) == []
+
+
+def test_what_does_not_fit_is_added_up_all_the_same() -> None:
+    found, objection = module.admission([MODEL], SETTINGS, 16384, 8192, 2048)
+    assert objection == ""
+    assert found["needed_mib"] + found["left_mib"] == 8192
+    found, objection = module.admission([MODEL, {**MODEL, "name": "other"}], SETTINGS, 16384, 8192, 2048)
+    assert f"need {found['needed_mib']} MiB, and the GPU may hold 8192 MiB" in objection
+    assert found["left_mib"] == 8192 - found["needed_mib"] < 0
+    with pytest.raises(module.FiguresError, match="has no OLLAMA_CONTEXT_LENGTH"):
+        module.admission([MODEL], {}, 16384, 8192, 2048)

@@ -20,7 +20,7 @@ from ansible.module_utils.mac_memory import (
 
 DOCUMENTATION = """
 module: memory_admission
-short_description: Say what the declared models take of a Mac's memory, and refuse what does not fit
+short_description: Say what the declared models take of a Mac's memory, and refuse what does not fit, or say it too
 description: >-
   Figures that a declaration leaves out are read: from a model's folder (config.json, and the sizes of its safetensors),
   or from an Ollama that has the model. What is declared wins over what is read.
@@ -34,6 +34,12 @@ options:
   memory_mib: {description: The memory of the Mac., type: int, required: true}
   limit_mib: {description: What the GPU may wire of it., type: int, required: true}
   headroom_mib: {description: What is kept free beside the models., type: int, required: true}
+  must_fit:
+    description: >-
+      Whether what does not fit, or cannot be added up, is refused. Otherwise `objection` has why it would have been,
+      and `needed_mib` is 0 where there is no sum.
+    type: bool
+    default: true
 """
 OLLAMA_SECONDS = 10
 
@@ -88,6 +94,28 @@ def complete(model):
     return {**found, **{name: value for name, value in model.items() if value is not None}}
 
 
+def admission(models, settings, memory, limit, headroom):
+    """Return what models take, and why that is too much, empty where it fits; raise FiguresError without a sum."""
+    if faults := problems(models, settings):
+        raise FiguresError(f"{'; '.join(faults)}.")
+    ollama = ollama_of(settings)
+    demands = [demand(complete(model), ollama) for model in models]
+    shown = table(demands, headroom, limit, f"{memory} of memory - {memory - limit} for macOS", ollama)
+    needed = needed_mib(demands, headroom, ollama)
+    found = {
+        "table": shown,
+        "needed_mib": needed,
+        "left_mib": limit - needed,
+        "demands": [{"name": one.name, "engine": one.engine, "mib": one.total_mib} for one in demands],
+    }
+    if needed <= limit:
+        return found, ""
+    return found, (
+        f"The models of mac_host_models need {needed} MiB, and the GPU may hold {limit} MiB:"
+        f" {needed - limit} MiB too much."
+    )
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -96,38 +124,29 @@ def main():
             "memory_mib": {"type": "int", "required": True},
             "limit_mib": {"type": "int", "required": True},
             "headroom_mib": {"type": "int", "required": True},
+            "must_fit": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    models, limit, headroom = (module.params[name] for name in ("models", "limit_mib", "headroom_mib"))
-    settings = module.params["ollama_settings"]
-    if faults := problems(models, settings):
-        module.fail_json(msg=f"{'; '.join(faults)}. Nothing was changed.")
-    ollama = ollama_of(settings)
+    asked = module.params
     try:
-        demands = [demand(complete(model), ollama) for model in models]
+        found, too_much = admission(
+            *(asked[name] for name in ("models", "ollama_settings", "memory_mib", "limit_mib", "headroom_mib"))
+        )
     except FiguresError as error:
-        module.fail_json(msg=f"{error} Nothing was changed.")
-    memory = module.params["memory_mib"]
-    shown = table(demands, headroom, limit, f"{memory} of memory - {memory - limit} for macOS", ollama)
-    needed = needed_mib(demands, headroom, ollama)
-    if needed > limit:
+        if asked["must_fit"]:
+            module.fail_json(msg=f"{error} Nothing was changed.")
+        module.exit_json(changed=False, objection=str(error), needed_mib=0)
+    if too_much and asked["must_fit"]:
         module.fail_json(
             msg=(
-                f"The models of mac_host_models need {needed} MiB, and the GPU may hold {limit} MiB: {needed - limit}"
-                " MiB too much. Nothing was changed. Declare fewer or smaller models, a smaller context_tokens, for mlx"
+                f"{too_much} Nothing was changed. Declare fewer or smaller models, a smaller context_tokens, for mlx"
                 " a smaller decode_concurrency, prompt_concurrency or prompt_cache_bytes, for Ollama a smaller"
                 " OLLAMA_NUM_PARALLEL, OLLAMA_CONTEXT_LENGTH or OLLAMA_MAX_LOADED_MODELS, and start the engines with"
-                f" the same.\n{shown}"
+                f" the same.\n{found['table']}"
             )
         )
-    module.exit_json(
-        changed=False,
-        table=shown,
-        needed_mib=needed,
-        left_mib=limit - needed,
-        demands=[{"name": one.name, "engine": one.engine, "mib": one.total_mib} for one in demands],
-    )
+    module.exit_json(changed=False, objection=f"{too_much}\n{found['table']}" if too_much else "", **found)
 
 
 if __name__ == "__main__":
