@@ -54,6 +54,15 @@ def test_where_nothing_is_known_of_the_process_the_grace_begins_with_the_agent(e
     assert note(engine, clock, Outcome.SILENT) is State.HUNG
 
 
+def test_an_engine_that_was_up_is_down_for_as_long_as_nobody_listens(engine: Engine, clock: Clock) -> None:
+    assert note(engine, clock, Outcome.TOKEN) is State.HEALTHY
+    for _ in range(200):  # more than are remembered, within the time that it would have to start
+        clock.now -= 9.9
+        assert note(engine, clock, Outcome.REFUSED) is State.DOWN
+    engine.saw_process(process(8, age=0.0))
+    assert note(engine, clock, Outcome.SILENT) is State.STARTING, "another one has shown nothing yet"
+
+
 def test_another_process_has_shown_nothing_yet(engine: Engine, clock: Clock) -> None:
     engine.saw_process(process(7, age=5000.0))
     note(engine, clock, Outcome.SILENT)

@@ -8,7 +8,7 @@ import msgspec
 
 from athena.agent.configuration import EngineConfig
 from athena.agent.host.figures import ProcessFigures
-from athena.agent.judging import Outcome, Result, State, judge
+from athena.agent.judging import PROVES, Outcome, Result, State, judge
 from athena.agent.restarting import Attempts, Candidate
 
 _REMEMBERED = 50  # results; more than any `hung_after`
@@ -41,6 +41,7 @@ class Engine:
         self.reason = ""  # why it is not started anew though it hangs
         self._clock = clock
         self._results: deque[Result] = deque(maxlen=_REMEMBERED)
+        self._was_up = False  # since it was started; known for longer than the results are
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Engine:
             self._results,
             now=self._clock(),
             started_at=self.started_at,
-            grace=self.config.grace_seconds,
+            grace=0 if self._was_up else self.config.grace_seconds,
             hung_after=self.config.hung_after,
         )
 
@@ -91,7 +92,7 @@ class Engine:
         started_at = self._clock() - process.age
         if before is None or before.pid != process.pid:
             if self._results and started_at > self._results[-1].begun + _SAME_PROCESS:
-                self._results.clear()
+                self._forget()
             self.started_at = started_at
 
     def note(self, result: Result) -> None:
@@ -104,8 +105,13 @@ class Engine:
         elif last is not None and last.begun == result.begun:
             self._results.pop()  # the same probe, which waited
         self._results.append(result)
+        self._was_up = self._was_up or result.outcome in PROVES
 
     def started(self, at: float) -> None:
         """Forget what was seen: the engine was started at this moment."""
-        self._results.clear()
+        self._forget()
         self.started_at = at
+
+    def _forget(self) -> None:
+        self._results.clear()
+        self._was_up = False

@@ -65,7 +65,8 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True):
     others: int | None = None
 
 
-_PROVES = {Outcome.TOKEN, Outcome.LATE, Outcome.ANSWERS, Outcome.OVERLOADED, Outcome.WRONG_MODEL}
+PROVES = {Outcome.TOKEN, Outcome.LATE, Outcome.ANSWERS, Outcome.OVERLOADED, Outcome.WRONG_MODEL}
+"""What shows that an engine is up: from then on failures count, however short ago it was started."""
 _AGAINST = {Outcome.SILENT, Outcome.FAILED}
 _CLEAR = {
     Outcome.TOKEN: State.HEALTHY,
@@ -121,7 +122,7 @@ def judge(results: Sequence[Result], *, now: float, started_at: float, grace: fl
     last = results[-1].outcome
     if last in _CLEAR:
         return _CLEAR[last]
-    if now - started_at < grace and not any(result.outcome in _PROVES for result in results):
+    if now - started_at < grace and not any(result.outcome in PROVES for result in results):
         return State.STARTING
     if last is Outcome.REFUSED:
         return State.DOWN
