@@ -1,6 +1,7 @@
 """A monitoring host outside of the cluster sees all of it: pods, hosts, releases and backups, and every line."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,18 +172,20 @@ def ask(deployment: Deployment, service: str, path: str, body: dict[str, Any], r
 
 
 def test_a_request_id_finds_its_lines_of_every_service_of_a_cluster(monitored: Deployment) -> None:
+    # Of this run: Loki has the lines of those before.
+    mine = f"mine-{secrets.token_hex(4)}"
     chat = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2?"}], "stream": False}
-    ask(monitored, "athena-model-proxy", "/api/chat", chat, "mine-1")
-    ask(monitored, "athena-orchestrator", "/query", {"query": "What is 2+2?", "mode": "owner"}, "mine-1")
+    ask(monitored, "athena-model-proxy", "/api/chat", chat, mine)
+    ask(monitored, "athena-orchestrator", "/query", {"query": "What is 2+2?", "mode": "owner"}, mine)
     # The Admin API is reached from within.
     inside = (
         "import os, urllib.request as r; r.urlopen(r.Request('http://127.0.0.1:8080/api/llm-backends', headers={{{}}}))"
     )
-    headers = "'x-request-id': 'mine-1', 'authorization': 'Bearer ' + os.environ['ADMIN_API_TOKEN']"
+    headers = f"'x-request-id': '{mine}', 'authorization': 'Bearer ' + os.environ['ADMIN_API_TOKEN']"
     where = ("exec", "--namespace", "athena-admin", "deployment/athena-admin-backend", "--")
     monitored.trial.kubectl(*where, "python3", "-c", inside.format(headers))
 
-    query = '{app=~".+"} | request_id="mine-1"'
+    query = f'{{app=~".+"}} | request_id="{mine}"'
     wait_until(lambda: {line["app"] for line in lines(monitored, query)} >= APPS, 60)
     told = lines(monitored, query)
     assert {(line["app"], line["service"]) for line in told} == {
@@ -201,9 +204,10 @@ def test_a_request_id_finds_its_lines_of_every_service_of_a_cluster(monitored: D
 def test_a_collector_that_is_gone_for_a_while_misses_no_line_of_a_cluster(monitored: Deployment) -> None:
     monitored.trial.kubectl("delete", "--namespace", "athena-logs", "pod", collector(monitored))
     chat = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2?"}], "stream": False}
+    restart = f"restart-{secrets.token_hex(4)}"
     for number in range(20):
-        ask(monitored, "athena-model-proxy", "/api/chat", chat, f"restart-{number}")
-    query = '{app="athena-model-proxy"} | request_id=~"restart-.+"'
+        ask(monitored, "athena-model-proxy", "/api/chat", chat, f"{restart}-{number}")
+    query = f'{{app="athena-model-proxy"}} | request_id=~"{restart}-.+"'
     wait_until(lambda: len(lines(monitored, query)) >= 40, 90)
     events = [(line["request_id"], line["event"]) for line in lines(monitored, query)]
     assert len(events) == len(set(events)) == 40, "each once"
