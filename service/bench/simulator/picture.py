@@ -7,7 +7,7 @@ from bench.simulator.report import Figures
 
 _WIDTH, _NAMES, _BARS, _LINE, _GAP = 760, 130, 540, 18, 40
 _INK, _SIMPLE, _JUDGED, _BOUND = "#222", "#8fa3b5", "#d9480f", "#2b8a3e"
-JUDGED, BOUND = ("measured", "warm"), "oracle"
+JUDGED, BOUND = ("default", "measured", "warm"), "greedy oracle"
 
 
 def picture(found: Mapping[str, Mapping[str, Figures]]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 
 import msgspec
@@ -10,8 +11,8 @@ from athena.router.board import RESIDENCE
 from athena.router.call import Call
 from athena.router.gate import Gate
 from athena.router.gates import Gates
-from athena.router.judge import Judge
-from athena.router.judging.choosing import Candidate, choose
+from athena.router.judge import MEASURED, WARM, Judge
+from athena.router.judging.choosing import LOAD_COUNTS, Candidate, choose
 from athena.router.judging.estimates import (
     UNKNOWN,
     Mean,
@@ -29,6 +30,7 @@ from athena.router.residence import LOOK_SECONDS
 from athena.router.routes import Door, Route
 from athena.router.seen import TOKENS
 from athena.router.types import BackendType, Operation, Request
+from athena.settings import RouterSettings
 from bench.simulator.engine import DONE, Phase, SimulatedEngine, rates
 from bench.simulator.places import Place
 from bench.simulator.traces import Ask
@@ -94,7 +96,7 @@ class LeastBusy(Policy):
 
 
 class MlxFirst(Policy):
-    """What the router does by itself: priorities and weights, and MLX before the default Ollama of `auto`."""
+    """Priorities and weights, and MLX before the default Ollama of `auto`: nothing that was seen counts."""
 
     def order(self, route: Route, ask: Ask) -> list[Door]:
         """Return the route's own order."""
@@ -108,7 +110,7 @@ class MlxFirst(Policy):
 class Oracle(Policy):
     """Knows the length of every reply, the state of every engine, and who waits: where would this one end first?
 
-    Greedy: it does not know what will be asked, so it is a bound in practice, not in theory.
+    Greedy: it does not know what will be asked, so that it is no bound. A load counts with it as much as with `choose`.
     """
 
     def order(self, route: Route, ask: Ask) -> list[Door]:
@@ -124,7 +126,7 @@ class Oracle(Policy):
         if engine.pace == 0:
             return float("inf")
         slots = concurrency(door.target.backend, door.target.engine)
-        return loads + engine.load_seconds(ask.model) + foretold(at_work, line, slots, engine)
+        return loads + LOAD_COUNTS * engine.load_seconds(ask.model) + foretold(at_work, line, slots, engine)
 
 
 class _Work(msgspec.Struct):
@@ -232,12 +234,12 @@ class Measured(Policy):
         )
 
 
-class Warm(Policy):
+class Judged(Policy):
     """The router's own judge, which knows of loaded models and of prefixes that a host has read as well."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, *, auto: bool, hosts: str) -> None:
         super().__init__(known)
-        self._judge = Judge(known.random, auto=True, hosts=True)
+        self._judge = Judge(known.random, auto=auto, hosts=hosts)
         self._calls: dict[int, Call] = {}
         self._sent: dict[
             tuple[Gate, int], tuple[int, int]
@@ -298,11 +300,18 @@ def _busy(door: Door) -> float:
     return (door.gate.in_use + door.gate.queued) / door.gate.limit
 
 
+def _default(known: Known) -> Policy:
+    """Return what the router does where no setting says otherwise, whatever the environment says here."""
+    auto, hosts = (RouterSettings.model_fields[name].default for name in ("router_auto_policy", "router_host_policy"))
+    return Judged(known, auto=auto == MEASURED, hosts=hosts)
+
+
 POLICIES: dict[str, Callable[[Known], Policy]] = {
     "round robin": RoundRobin,
     "least busy": LeastBusy,
-    "mlx first (today)": MlxFirst,
+    "mlx first, by weight": MlxFirst,
+    "default": _default,
     "measured": Measured,
-    "warm": Warm,
-    "oracle": Oracle,
+    "warm": partial(Judged, auto=True, hosts=WARM),
+    "greedy oracle": Oracle,
 }

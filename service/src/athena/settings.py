@@ -63,7 +63,8 @@ class RouterSettings(ClientSettings):
     known configuration across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for
     a backend that is at work for others; `router_auto_policy` is how `auto` backends choose: MLX first, or whichever
     engine is measured to be done sooner; `router_host_policy` how one of several backends of a priority is chosen: by
-    weight, or the one that should be done first, its model and the prompt's beginning being there already or not.
+    weight, or the one that should be done first, its model and the prompt's beginning being there already or not; or
+    the latter only where their weights are equal and no arms are compared, so that promised shares are kept.
     """
 
     ollama_url: Url = "http://localhost:11434"
@@ -71,7 +72,7 @@ class RouterSettings(ClientSettings):
     router_state_file: Path | None = None
     queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     router_auto_policy: Literal["mlx_first", "measured"] = "mlx_first"
-    router_host_policy: Literal["weighted", "warm"] = "weighted"
+    router_host_policy: Literal["warm_among_equals", "warm", "weighted"] = "warm_among_equals"
     config_cache_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 

@@ -72,6 +72,14 @@ def test_equals_share_by_weight_and_others_come_before_and_after() -> None:
     assert place(route[0], route)[0] == "It has priority 0 to itself."
 
 
+def test_equals_of_one_weight_share_by_who_should_be_done_first() -> None:
+    route = [backend(1), backend(2), backend(3, weight=0)]
+    assert place(route[0], route)[0] == (
+        "It shares priority 0 with backend 2 of the same weight: each prompt goes where it should be done first, or to "
+        "each 50% if the router goes by weight (ROUTER_HOST_POLICY=weighted)."
+    )
+
+
 def test_of_auto_is_said_what_it_is() -> None:
     one = backend(1, backend_type="auto")
     assert "MLX at its endpoint and the default Ollama" in place(one, [one])[-1]
@@ -127,8 +135,8 @@ def asking(admin_api: AdminApi) -> Iterator[tuple[AdminApi, httpx.Client]]:
 def test_a_proxy_tells_how_it_chooses(asking: tuple[AdminApi, httpx.Client]) -> None:
     _, client = asking
     told = client.get("/api/llm-backends/1/why").json()
-    assert told["policy"] == "mlx_first"
-    assert told["words"][-1].endswith("chooses just now as shown (policy mlx_first).")
+    assert told["policy"] == "priority"
+    assert told["words"][-1].endswith("chooses just now as shown (policy priority).")
     (choice,) = told["choices"]
     assert choice["order"] == ["ollama at http://127.0.0.1:9"]
     assert "in the route" in choice["figures"][0]

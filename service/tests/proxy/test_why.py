@@ -27,7 +27,7 @@ def test_the_command_prints_it_in_words(proxy: str) -> None:
     done = athena("why", "m-ollama", "--proxy", proxy)
     assert done.returncode == 0, done.stderr
     first, order, figures = done.stdout.splitlines()
-    assert first == "m-ollama: mlx_first"
+    assert first == "m-ollama: priority"
     assert "priority" in order
     assert "ollama at http://127.0.0.1:" in figures
 

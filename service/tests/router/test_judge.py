@@ -13,7 +13,7 @@ from athena.router.breaker import Reason
 from athena.router.call import Call
 from athena.router.engines import ENGINES
 from athena.router.gates import Gates
-from athena.router.judge import MEASURED, MLX_FIRST, Judge, why
+from athena.router.judge import MEASURED, MLX_FIRST, WEIGHTED, Judge, why
 from athena.router.routes import Door, first_group, route_of
 from athena.router.services import RouterServices
 from athena.router.types import Abilities, Backend, BackendType, Dialect, Operation
@@ -42,7 +42,7 @@ class World:
         self.route = route_of(
             list(rows), model="m", ollama_url=OLLAMA, engines=ENGINES, gate=partial(self.gates.gate, known=True)
         )
-        self.judge = Judge(random, auto=True, hosts=False)
+        self.judge = Judge(random, auto=True, hosts=WEIGHTED)
 
     def learn(self, engine: BackendType, *, size: int, first: float, rate: float) -> None:
         """Let the judge see ten replies of an engine."""
@@ -155,8 +155,36 @@ def test_why_without_measuring_tells_the_routes_order_and_who_is_out_of_it() -> 
     told = why("m", world.route.doors, None)
     assert told.policy == MLX_FIRST
     (one,) = told.choices
+    assert one.because == "the route's own order: by priority, MLX before the default Ollama of an auto backend"
     assert one.figures[0].startswith("mlx at http://mac1.example.internal: out of the route (unreachable)")
     assert "in the route, 0 of 1 slots in use, 0 waiting" in one.figures[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "because"),
+    [
+        ([{}], "priority", "by priority"),
+        ([{}, {"priority": 1}], "priority", "by priority"),
+        ([{}, {}], "weighted", "by priority, then by weight"),
+        ([{}, {"arm": "b"}], "arms", "by priority, then by the caller's arm"),
+        (
+            [{"backend_type": "auto"}, {"backend_type": "auto"}],
+            "weighted and mlx_first",
+            "by priority, then by weight, MLX before the default Ollama of an auto backend",
+        ),
+    ],
+)
+def test_why_names_the_policy_by_what_there_is_to_choose(
+    rows: list[dict[str, object]], told: str, because: str
+) -> None:
+    kinds = [{"backend_type": BackendType.OPENAI} | one for one in rows]
+    found = [
+        auto(number, **kind | {"backend_type": BackendType(str(kind["backend_type"]))})
+        for number, kind in enumerate(kinds, 1)
+    ]
+    said = why("m", World(*found).route.doors, None)
+    assert said.policy == told
+    assert said.choices[0].because == f"the route's own order: {because}"
 
 
 def test_why_with_measuring_tells_who_is_out_of_it_and_what_each_can_do_as_well() -> None:

@@ -1,6 +1,7 @@
 """Several hosts for one model: the one that has it in memory, and has read the conversation, is asked first."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 
@@ -11,7 +12,7 @@ from athena.router.breaker import Reason
 from athena.router.call import Call
 from athena.router.engines import ENGINES
 from athena.router.gates import Gates
-from athena.router.judge import WARM, WEIGHTED, Judge, why
+from athena.router.judge import ARMS, WARM, WARM_AMONG_EQUALS, WEIGHTED, Judge, why
 from athena.router.judging.warmth import Residence
 from athena.router.periods import Periods
 from athena.router.probing import Asker
@@ -40,7 +41,7 @@ def call(*turns: str, model: str = "m") -> Call:
 class Hosts:
     """A route of Ollamas with gates whose clock a test sets, and a judge that has seen each of them reply."""
 
-    def __init__(self, *weights: int, slots: int = 1) -> None:
+    def __init__(self, *weights: int, slots: int = 1, arms: Sequence[str] = (), policy: str = WARM) -> None:
         self.now = 1000.0
         random = Random(1)  # noqa: S311 - repeatable, nothing secret
         self.gates = Gates(Board(), queue_seconds=30, random=random, clock=lambda: self.now)
@@ -52,12 +53,13 @@ class Hosts:
                 endpoint_url=f"http://host{number}.example.internal",
                 weight=weight,
                 max_concurrency=slots,
+                arm=arms[number - 1] if arms else None,
             )
             for number, weight in enumerate(weights, 1)
         ]
         gate = partial(self.gates.gate, known=True)
         self.route = route_of(rows, model="m", ollama_url=OLLAMA, engines=ENGINES, gate=gate)
-        self.judge = Judge(random, auto=False, hosts=True)
+        self.judge = Judge(random, auto=False, hosts=policy)
         for door in self.route.doors:
             self.learn(door)
 
@@ -180,7 +182,8 @@ async def test_what_is_loaded_is_asked_beside_the_requests(bench: Bench) -> None
     route = route_of(rows, model="m", ollama_url=OLLAMA, engines=ENGINES, gate=partial(gates.gate, known=True))
     client = UpstreamClient()
     try:
-        async with Residents(gates, Asker(client, check_seconds=1.0, generate_seconds=1.0), look_every=0.02):
+        asker = Asker(client, check_seconds=1.0, generate_seconds=1.0)
+        async with Residents(gates, asker, lambda: gates, look_every=0.02):
             await until(lambda: all(len(engine.asked) > 1 for engine in (one, other, silent)))
     finally:
         await client.aclose()
@@ -270,5 +273,52 @@ async def test_a_real_ollama_is_warm_while_it_holds_the_model_and_cold_once_that
         await client.aclose()
 
 
-def test_the_default_is_by_weight() -> None:
-    assert RouterSettings().router_host_policy == WEIGHTED
+def test_the_default_is_warm_where_no_share_is_promised() -> None:
+    assert RouterSettings().router_host_policy == WARM_AMONG_EQUALS
+
+
+@pytest.mark.parametrize(
+    ("weights", "arms", "told"),
+    [
+        ((1, 1), ("", ""), WARM),
+        ((3, 3, 0), ("", "", ""), WARM),
+        ((9, 1), ("", ""), WEIGHTED),
+        ((1, 1), ("", "quantised"), ARMS),
+        ((1, 1, 1), ("", "canary", "canary"), ARMS),
+    ],
+)
+def test_by_default_prompts_go_where_it_is_warm_unless_shares_were_promised(
+    weights: tuple[int, ...], arms: tuple[str, ...], told: str
+) -> None:
+    hosts = Hosts(*weights, arms=arms, policy=WARM_AMONG_EQUALS)
+    hosts[1].gate.cells[RESIDENCE] = Residence.AWAY
+    assert why("m", hosts.route.doors, hosts.judge).policy == told
+    for seed in range(200):
+        order = hosts.route.order(Random(seed), f"caller {seed}")  # noqa: S311 - repeatable, nothing secret
+        found = hosts.judge.order(list(order), call("hello"))
+        if told == WARM:
+            assert found[0] is hosts[2]
+        else:
+            assert found == order, "what the route comes to by itself"
+
+
+async def test_only_engines_that_are_chosen_by_it_are_asked_what_they_hold(bench: Bench) -> None:
+    pair = [await bench.engine(listing()), await bench.engine(listing("m:latest"))]  # type: ignore[arg-type] # a behaviour
+    alone, uneven = await bench.engine(serve), [await bench.engine(serve) for _ in range(2)]
+    bench.registry.rows = [row(number, engine.url) for number, engine in enumerate(pair, 1)]
+    bench.registry.rows += [row(3, alone.url, model="alone")]
+    bench.registry.rows += [
+        row(number, engine.url, model="uneven", weight=number) for number, engine in enumerate(uneven, 4)
+    ]
+    async with RouterServices(await bench.settings(), periods=Periods()) as services:
+        await until(lambda: services.configuration.snapshot.complete)
+        services.dispatcher.follow()
+        judged = services.dispatcher.judged()
+        assert {gate.endpoint_url for gate in judged} == {engine.url for engine in pair}
+        await until(lambda: all(gate.cells[RESIDENCE] for gate in judged), seconds=10.0)
+        others = [gate for gate in services.gates if gate not in judged]
+        assert len(others) == 3
+        assert not any(gate.cells[RESIDENCE] for gate in others)
+        reply = await services.dispatcher.open(call("hello"))
+        assert reply.target.backend.id == 2
+        await relayed(reply)

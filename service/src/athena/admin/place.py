@@ -52,11 +52,18 @@ def _share(backend: Backend, equals: Sequence[Backend]) -> str:
         return f"It has priority {backend.priority} to itself."
     if not backend.weight:
         return f"It has no share (weight 0): it is asked where {_named(equals)} of the same priority cannot serve."
-    total = backend.weight + sum(other.weight for other in equals)
+    rivals = [other for other in equals if other.weight]
+    if rivals and all(other.weight == backend.weight for other in rivals):
+        return (
+            f"It shares priority {backend.priority} with {_named(rivals)} of the same weight: each prompt goes where "
+            f"it should be done first, or to each {1 / (len(rivals) + 1):.0%} if the router goes by weight "
+            "(ROUTER_HOST_POLICY=weighted)."
+        )
+    total = backend.weight + sum(other.weight for other in rivals)
     return (
         f"It shares priority {backend.priority} with {_named(equals)}: by weight ({backend.weight} of {total}) it gets "
         f"{backend.weight / total:.0%}, unless the router sends each prompt where it should be done first "
-        "(ROUTER_HOST_POLICY)."
+        "(ROUTER_HOST_POLICY=warm)."
     )
 
 

@@ -30,7 +30,7 @@ EXPECTED = {
     "queue_seconds": "a number of seconds above 0 and at most 3600",
     "router_auto_policy": "mlx_first or measured",
     "proxy_url": "http:// or https:// and a host",
-    "router_host_policy": "weighted or warm",
+    "router_host_policy": "warm_among_equals, warm or weighted",
     "proxy_api_keys_file": "the path of a file of API keys",
     "proxy_ask_for_keys": "true, together with ADMIN_API_TOKEN, or false",
     "proxy_workers": "a number of processes from 1 to 64",

@@ -67,6 +67,7 @@ class Attempt:
         "_books",
         "_call",
         "_first_token",
+        "_judge",
         "_others",
         "_over",
         "_unread",
@@ -105,7 +106,8 @@ class Attempt:
         self._whole = whole
         self._over = False
         self._others = door.gate.in_use - 1
-        self._unread = books.judge.sent(door, call) if books.judge is not None else 0
+        self._judge = books.judge if door.judged else None
+        self._unread = self._judge.sent(door, call) if self._judge is not None else 0
         door.gate.flights.add(self)
 
     @property
@@ -147,7 +149,7 @@ class Attempt:
         tokens, writing = speed(usage or Usage(), seconds=self.seconds, after_first_token=since_first)
         self.tokens_per_second = tokens / writing if writing > 0 else 0.0
         arm = self.door.arm
-        first = self._to_first_token(usage, writing) if arm or self._books.judge is not None else None
+        first = self._to_first_token(usage, writing) if arm or self._judge is not None else None
         if target.backend.id is not None:
             self._books.figures.record(
                 target.backend.id,
@@ -164,8 +166,8 @@ class Attempt:
         )
         if self.span is not None:
             self.span.answered(self._call.model, usage)
-        if self._books.judge is not None:
-            self._teach(self._books.judge, usage, first, tokens=tokens, writing=writing, now=now)
+        if self._judge is not None:
+            self._teach(self._judge, usage, first, tokens=tokens, writing=writing, now=now)
         self._leave()
         self.door.gate.succeeded(now, self.begun)
 
@@ -194,8 +196,8 @@ class Attempt:
         )
 
     def _avoid(self, now: float) -> None:
-        if self._books.judge is not None:
-            self._books.judge.avoid(self.door, now)
+        if self._judge is not None:
+            self._judge.avoid(self.door, now)
 
     def failed(self, kind: FailureKind) -> None:
         """Count a reply that did not come, or broke off."""

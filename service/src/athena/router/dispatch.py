@@ -15,6 +15,7 @@ from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
+from athena.router.gate import Gate
 from athena.router.gates import Gates
 from athena.router.judge import Judge, Why, why
 from athena.router.needing import fitting
@@ -109,6 +110,10 @@ class Dispatcher:
             }
             self._gates.keep_only(door.gate for route in self._routes.values() for door in route.doors)
 
+    def judged(self) -> set[Gate]:
+        """Return the gates of the engines that are chosen by what was seen, as far as their routes are known."""
+        return {door.gate for route in self._routes.values() if route.judged for door in route.doors if door.judged}
+
     async def doors(self, model: str) -> list[Door]:
         """Return the engines of a model's route, in its order."""
         if self._configuration.snapshot is not self._snapshot:
@@ -128,6 +133,7 @@ class Dispatcher:
             ollama_url=self._ollama_url,
             engines=self._engines,
             gate=partial(self._gates.gate, known=known),
+            judged=self._judge.judges if self._judge is not None else None,
         )
 
     async def _route(self, model: str) -> Route:
@@ -143,7 +149,9 @@ class Dispatcher:
         """Return the engines to try, in order; those that the call needs too much of are among the failures."""
         doors = [route.only] if route.only is not None else route.order(self._random, call.caller)
         fit = fitting(call, doors, failures)
-        return self._judge.order(fit, call) if self._judge is not None and len(fit) > 1 else fit
+        if route.judged and self._judge is not None and len(fit) > 1:
+            return self._judge.order(fit, call)
+        return fit
 
     # Coming to a slot
 

@@ -18,7 +18,13 @@ from athena.router.seen import Asked, Beginnings, Seen, beginnings_of, name
 from athena.router.types import BackendType
 
 MLX_FIRST, MEASURED = "mlx_first", "measured"
-WEIGHTED, WARM = "weighted", "warm"
+WEIGHTED, WARM, WARM_AMONG_EQUALS = "weighted", "warm", "warm_among_equals"
+ARMS, PRIORITY = "arms", "priority"
+_SAID = {
+    WEIGHTED: "then by weight",
+    ARMS: "then by the caller's arm",
+    MLX_FIRST: "MLX before the default Ollama of an auto backend",
+}
 
 
 class Sized(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +37,11 @@ class Sized(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """What GET /athena/why answers: the policies in force for a model, and what they come to."""
+    """What GET /athena/why answers: the policies in force for a model, and what they come to.
+
+    Several are joined by "and": how one of several backends of a priority is chosen (weighted, warm, arms), and how one
+    of the two engines of an `auto` backend (mlx_first, measured). Where neither is to be chosen it is priority.
+    """
 
     model: str
     policy: str
@@ -54,9 +64,12 @@ class Judge:
     Each worker process learns for itself. Backends of weight 0 keep their place at the end.
     """
 
-    def __init__(self, random: Random, *, auto: bool, hosts: bool) -> None:
+    def __init__(self, random: Random, *, auto: bool, hosts: str) -> None:
+        """`auto` says whether those of an `auto` backend are judged; `hosts` which backends of a priority are: none
+        (WEIGHTED), those whose shares are equal and are not compared (WARM_AMONG_EQUALS), or all (WARM).
+        """
         self._random = random
-        self._auto = auto
+        self.measures = auto
         self._hosts = hosts
         self._seen = Seen()
         self._last: dict[tuple[str, int, str], str] = {}
@@ -68,7 +81,7 @@ class Judge:
 
     def order(self, doors: list[Door], asked: Asked) -> list[Door]:
         """Return a route's doors in the order of their choice."""
-        if not any(self._judges(door) for door in doors):
+        if not any(self.judges(door) for door in doors):
             return doors
 
         def remember(where: tuple[str, int, str], choice: Choice) -> None:
@@ -80,7 +93,7 @@ class Judge:
 
     def sent(self, door: Door, asked: Asked) -> int:
         """Take note that an engine is asked, and return how many bytes of the prompt it has not read before."""
-        return self._seen.sent(door, asked) if self._judges(door) else len(asked.body)
+        return self._seen.sent(door, asked) if self.judges(door) else len(asked.body)
 
     def learn(
         self,
@@ -101,7 +114,7 @@ class Judge:
         token, those of a `load` of the model included, None where nobody saw it; `tokens` were written in `writing`
         seconds, or read and written in so many where nobody saw the first one.
         """
-        if self._judges(door):
+        if self.judges(door):
             self._seen.learn(
                 door,
                 asked,
@@ -116,7 +129,7 @@ class Judge:
 
     def avoid(self, door: Door, now: float) -> None:
         """Take note that an engine did not give a reply, though it may be in the route: it lacks the model, perhaps."""
-        if self._judges(door):
+        if self.judges(door):
             self._seen.avoid(door, now)
 
     def why(self, model: str, doors: Sequence[Door]) -> Why | None:
@@ -124,10 +137,7 @@ class Judge:
 
         Nothing is changed by asking. Of prefixes nothing is said: they are those of a prompt.
         """
-        policies = dict.fromkeys(
-            (WARM if door.rivals and self._hosts else MEASURED) for door in doors if self._judges(door)
-        )
-        if not policies:
+        if not any(self.judges(door) for door in doors):
             return None
         found = []
         for number, size in enumerate((*BUCKETS, 2 * BUCKETS[-1])):
@@ -144,12 +154,15 @@ class Judge:
                     figures=tuple(_figures(door, judged.get(name(door)), now) for door in doors),
                 )
             )
-        return Why(model=model, policy=" and ".join(policies), choices=tuple(found))
+        return Why(model=model, policy=" and ".join(policies(doors, self)), choices=tuple(found))
 
-    def _judges(self, door: Door) -> bool:
-        if self._hosts and door.rivals:
-            return True
-        return self._auto and door.target.backend.backend_type is BackendType.AUTO
+    def judges(self, door: Door) -> bool:
+        """Whether an engine is chosen by what was seen."""
+        return self.compares(door) or (self.measures and door.target.backend.backend_type is BackendType.AUTO)
+
+    def compares(self, door: Door) -> bool:
+        """Whether a backend is chosen by what was seen among those of its priority."""
+        return door.equals if self._hosts == WARM_AMONG_EQUALS else self._hosts == WARM and door.rivals
 
     def _arranged(self, doors: Sequence[Door], prompt: _Prompt) -> list[Door]:
         """Return the doors with the two of each `auto` backend in order, and then the backends of each priority."""
@@ -159,15 +172,13 @@ class Judge:
                 backends[-1].append(door)
             else:
                 backends.append([door])
-        if self._auto:
+        if self.measures:
             backends = [self._pair(two, prompt) if len(two) > 1 else two for two in backends]
-        if self._hosts:
-            ordered: list[list[Door]] = []
-            for rivals, group in groupby(backends, lambda backend: (backend[0].group, backend[0].rivals)):
-                equals = list(group)
-                ordered += self._equals(equals, prompt, rivals[0]) if rivals[1] and len(equals) > 1 else equals
-            backends = ordered
-        return [door for backend in backends for door in backend]
+        ordered: list[list[Door]] = []
+        for (number, compared), group in groupby(backends, lambda one: (one[0].group, self.compares(one[0]))):
+            equals = list(group)
+            ordered += self._equals(equals, prompt, number) if compared and len(equals) > 1 else equals
+        return [door for backend in ordered for door in backend]
 
     def _pair(self, pair: Sequence[Door], prompt: _Prompt) -> list[Door]:
         """Return the two in order; a request waits at the second one at once only if it is as good as the first."""
@@ -202,14 +213,28 @@ def why(model: str, doors: Sequence[Door], judge: Judge | None) -> Why:
     judged = judge.why(model, doors) if judge is not None else None
     if judged is not None:
         return judged
-    said = "the route's own order: by priority, then by weight, MLX before the default Ollama of an auto backend"
+    named = policies(doors, judge)
+    said = ", ".join(("the route's own order: by priority", *(_SAID[one] for one in named if one in _SAID)))
     plain = Sized(
         up_to_bytes=None,
         order=tuple(name(door) for door in doors),
         because=said,
         figures=tuple(_state(door) for door in doors),
     )
-    return Why(model=model, policy=MLX_FIRST, choices=(plain,))
+    return Why(model=model, policy=" and ".join(named), choices=(plain,))
+
+
+def policies(doors: Sequence[Door], judge: Judge | None) -> tuple[str, ...]:
+    """Return by what the engines of a route are chosen."""
+    found: dict[str, None] = {}
+    for door in doors:
+        if judge is not None and judge.compares(door):
+            found[WARM] = None
+        elif door.arm or door.rivals:
+            found[ARMS if door.arm else WEIGHTED] = None
+        if door.target.backend.backend_type is BackendType.AUTO:
+            found[MEASURED if judge is not None and judge.measures else MLX_FIRST] = None
+    return tuple(found) or (PRIORITY,)
 
 
 def _belong_together(one: Door, other: Door) -> bool:

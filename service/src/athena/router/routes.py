@@ -18,9 +18,11 @@ from athena.router.types import Backend, BackendType, Target
 class Door:
     """One engine of a route, with its gate and its limits. `group` counts priorities; `fallback` is auto's Ollama.
 
-    `rivals` says that there are other backends of its priority, and arm, with a share; `arm` is empty where its
-    priority has only one. `said` is what its backend's row says that its model can do, `can` and `cannot` are the same
-    as bits. `whole_seconds` bound a reply that is no stream, `first_token_seconds` the wait for a stream's first token.
+    `rivals` says that there are other backends of its priority, and arm, with a share; `equals` that all of those have
+    the same share and none is compared with another; `arm` is empty where its priority has only one. `judged` says that
+    it is chosen by what was seen. `said` is what its backend's row says that its model can do, `can` and `cannot` are
+    the same as bits. `whole_seconds` bound a reply that is no stream, `first_token_seconds` the wait for a stream's
+    first token.
     """
 
     __slots__ = (
@@ -28,10 +30,12 @@ class Door:
         "can",
         "cannot",
         "engine",
+        "equals",
         "fallback",
         "first_token_seconds",
         "gate",
         "group",
+        "judged",
         "rivals",
         "said",
         "stall_seconds",
@@ -40,7 +44,16 @@ class Door:
     )
 
     def __init__(
-        self, target: Target, engine: Engine, gate: Gate, *, group: int, fallback: bool, rivals: bool, arm: str
+        self,
+        target: Target,
+        engine: Engine,
+        gate: Gate,
+        *,
+        group: int,
+        fallback: bool,
+        rivals: bool,
+        equals: bool,
+        arm: str,
     ) -> None:
         backend = target.backend
         timeout = float(backend.timeout_seconds)
@@ -50,6 +63,8 @@ class Door:
         self.group = group
         self.fallback = fallback
         self.rivals = rivals
+        self.equals = equals
+        self.judged = False
         self.arm = arm
         # What an `auto` backend says of itself is meant for its MLX.
         own = backend.backend_type is not BackendType.AUTO or target.engine is BackendType.MLX
@@ -94,14 +109,17 @@ class Split:
 
 
 class Route:
-    """The doors of a model: by priority, each group with weights or arms. `only` is the one door without another."""
+    """The doors of a model: by priority, each group with weights or arms. `only` is the one door without another;
+    `judged` says that some of its doors are chosen by what was seen.
+    """
 
-    __slots__ = ("_distinct", "_groups", "doors", "only")
+    __slots__ = ("_distinct", "_groups", "doors", "judged", "only")
 
     def __init__(self, groups: Sequence[Group | Split], doors: Sequence[Door]) -> None:
         """`doors` are all that are in the groups, in order of priority."""
         self.only = doors[0] if len(doors) == 1 else None
         self.doors = list(doors)
+        self.judged = any(door.judged for door in doors)
         self._groups = groups
         self._distinct = len({door.gate for door in doors}) == len(doors)
 
@@ -132,15 +150,20 @@ def route_of(
     ollama_url: str,
     engines: Mapping[BackendType, Engine],
     gate: Callable[[Target], Gate],
+    judged: Callable[[Door], bool] | None = None,
 ) -> Route:
-    """Return the route of a model with these backends; `gate` gives each engine's own."""
+    """Return the route of a model with these backends; `gate` gives each engine's own, `judged` says which doors are
+    chosen by what was seen (None: none is).
+    """
     numbers = count()
     found: list[Group | Split] = []
     all_doors: list[Door] = []
 
     def doors_of(members: Sequence[tuple[int, list[Target]]], arm: str) -> Group:
         number = next(numbers)  # requests wait at once at doors of one number: never at those of two arms
+        shares = {weight for weight, _ in members if weight > 0}
         rivals = sum(weight > 0 for weight, _ in members) > 1
+        equals = rivals and len(shares) == 1 and not arm
         group = [
             (
                 weight,
@@ -152,6 +175,7 @@ def route_of(
                         group=number,
                         fallback=position > 0,
                         rivals=rivals and weight > 0,
+                        equals=equals and weight > 0,
                         arm=arm,
                     )
                     for position, target in enumerate(expanded)
@@ -159,7 +183,10 @@ def route_of(
             )
             for weight, expanded in members
         ]
-        all_doors.extend(door for _, doors in group for door in doors)
+        for _, doors in group:
+            for door in doors:
+                door.judged = judged is not None and judged(door)
+            all_doors.extend(doors)
         return group
 
     for members in groups(backends, model=model, ollama_url=ollama_url):

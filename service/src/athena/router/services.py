@@ -12,7 +12,7 @@ from athena.router.dispatch import Dispatcher
 from athena.router.engines import ENGINES
 from athena.router.figures import Figures, reporter
 from athena.router.gates import Gates
-from athena.router.judge import MEASURED, WARM, Judge
+from athena.router.judge import MEASURED, WEIGHTED, Judge
 from athena.router.periods import Periods
 from athena.router.probes import Prober
 from athena.router.probing import Asker
@@ -120,12 +120,12 @@ class RouterServices:
             await self._stack.enter_async_context(prober)
             await self._stack.enter_async_context(Scout(self.gates, upstream, periods, random=random))
             if judges:
-                await self._stack.enter_async_context(Residents(self.gates, asker))
+                await self._stack.enter_async_context(Residents(self.gates, asker, self.dispatcher.judged))
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
 
 def _judge(settings: RouterSettings, random: Random) -> Judge | None:
-    auto, hosts = settings.router_auto_policy == MEASURED, settings.router_host_policy == WARM
-    return Judge(random, auto=auto, hosts=hosts) if auto or hosts else None
+    auto, hosts = settings.router_auto_policy == MEASURED, settings.router_host_policy
+    return Judge(random, auto=auto, hosts=hosts) if auto or hosts != WEIGHTED else None

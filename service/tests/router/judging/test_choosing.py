@@ -161,6 +161,15 @@ def test_one_of_which_nothing_is_known_is_tried_at_once_but_not_by_all() -> None
     assert of([known, Candidate(name="b", usable=True, busy=1.0)]).order[0] == 0
 
 
+def test_of_engines_that_nothing_is_known_of_the_least_busy_are_waited_for_together() -> None:
+    def unknown(name: str, busy: float) -> Candidate:
+        return Candidate(name=name, usable=True, busy=busy)
+
+    assert of([unknown("a", 1.0), unknown("b", 2.0), unknown("c", 1.5)]).order == (0, 2, 1)
+    assert of([unknown("a", 1.0), unknown("b", 2.0), unknown("c", 1.5)]).together == 2
+    assert of([unknown("a", 0.0), unknown("b", 0.0)]).together == 1, "the first one has a slot at once"
+
+
 def test_those_that_are_as_good_are_waited_for_together() -> None:
     busy = target("a", 1.0, wait=9.0)
     assert of([busy, target("b", 10.0 * AS_GOOD - 0.1)]).together == 2

@@ -79,10 +79,13 @@ def choose(candidates: Sequence[Candidate], *, tokens: float, last: str | None, 
     known = [cost for place in usable if (cost := judged[place].cost) is not None]
     if not known:
         # Nothing is known: the route's own order, but not all to the first while it has its hands full.
-        usable.sort(key=lambda place: (int(candidates[place].busy), candidates[place].load, place))
-        return _of(
-            usable, unusable, judged, 1, f"nothing is known yet; {candidates[usable[0]].name} has the least to do"
-        )
+        least = {place: (int(candidates[place].busy), candidates[place].load) for place in usable}
+        usable.sort(key=lambda place: (least[place], place))
+        first = usable[0]
+        # Where it has to wait, one is as good as another that has no more to do.
+        together = sum(least[place] == least[first] for place in usable) if least[first][0] else 1
+        said = f"nothing is known yet; {candidates[first].name} has the least to do"
+        return _of(usable, unusable, judged, together, said)
     best = min(known)
 
     def key(place: int) -> float:
