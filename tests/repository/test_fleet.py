@@ -120,6 +120,7 @@ def test_backends_are_those_of_every_host_by_its_address() -> None:
             "max_concurrency": 2,
             "timeout_seconds": 90,
             "priority": 1,
+            "capabilities": {"context_tokens": 2048},
         },
     ]
     assert fleet.backends([], {}) == []
@@ -172,6 +173,26 @@ def test_an_ollama_has_the_largest_count_and_context_for_all_its_models() -> Non
     }
     counted = memory.ollama_of(told["ollama_settings"])
     assert (counted.parallel, counted.context_tokens) == (5, 2048)
+
+
+def test_routers_are_told_the_context_that_an_ollama_is_started_with() -> None:
+    short = {**PHI, "name": "short", "context_tokens": 1024}
+    unsaid = {key: value for key, value in PHI.items() if key != "context_tokens"} | {"name": "unsaid"}
+    tools = {**PHI, "name": "tools", "backend": {"capabilities": {"tools": True}}}
+    own = {**PHI, "name": "own", "backend": {"capabilities": {"context_tokens": 512}}}
+    told = {
+        row["model_name"]: row.get("capabilities")
+        for row in of("mac-2", LLAMA, PHI, short, unsaid, tools, own)["backends"]
+    }
+    assert told == {
+        "llama": None,
+        "phi3:mini": {"context_tokens": 2048},
+        "short": {"context_tokens": 2048},
+        "unsaid": {"context_tokens": 2048},
+        "tools": {"tools": True, "context_tokens": 2048},
+        "own": {"context_tokens": 512},
+    }
+    assert "capabilities" not in of("mac-2", unsaid)["backends"][0]
 
 
 def test_a_model_that_drafts_counts_once_for_each_server_that_has_it() -> None:

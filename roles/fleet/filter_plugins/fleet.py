@@ -177,21 +177,36 @@ def _ports(models: Sequence[Model]) -> set[int]:
 
 def _rows(models: Sequence[Model], address: str) -> list[dict[str, Any]]:
     rows = []
+    # What an Ollama is started with: to it, longer prompts are cut without a word.
+    context = _shared([model for model in models if model["engine"] == "ollama"]).get("context_tokens")
     for model in models:
         if model["engine"] == "mlx" and "port" not in model:
             continue
         port = model["port"] if model["engine"] == "mlx" else OLLAMA_PORT
         at_once = model.get("decode_concurrency" if model["engine"] == "mlx" else "parallel")
+        said = model.get("backend", {})
+        able = said.get("capabilities", {})
+        if context and model["engine"] == "ollama" and isinstance(able, dict):
+            said = {**said, "capabilities": {"context_tokens": context, **able}}
         rows.append(
             {
                 "model_name": model["name"],
                 "backend_type": model["engine"],
                 "endpoint_url": f"http://{address}:{port}",
                 **({"max_concurrency": at_once} if at_once else {}),
-                **model.get("backend", {}),
+                **said,
             }
         )
     return rows
+
+
+def _shared(models: Sequence[Model]) -> dict[str, int]:
+    """Return what one Ollama has for all its models: the largest that is declared."""
+    return {
+        key: max(model[key] for model in models if key in model)
+        for key in ("parallel", "context_tokens")
+        if any(key in model for model in models)
+    }
 
 
 def _called(model: Model) -> str:
@@ -207,11 +222,7 @@ def of_host(models: Sequence[Model], host: str, addresses: Mapping[str, str], ml
     found = on_host(models, host)
     mlx = [model for model in found if model["engine"] == "mlx"]
     ollama = [model for model in found if model["engine"] == "ollama"]
-    shared = {
-        key: max(model[key] for model in ollama if key in model)
-        for key in ("parallel", "context_tokens")
-        if any(key in model for model in ollama)
-    }
+    shared = _shared(ollama)
     return {
         "mlx_models": [_only(model, ("name", *MLX)) for model in mlx],
         "mlx_shares": bool(mlx) and len(addresses) > 1,
