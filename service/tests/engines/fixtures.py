@@ -23,6 +23,11 @@ MLX_FILES = REPOSITORY / "roles" / "mlx" / "files"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "athena-tests"
 OLLAMA_CACHE = CACHE / "ollama-v0.11.4"
 OLLAMA_MODEL = "tiny"
+# As that of the tiny model, which has no place for tools.
+TEMPLATE_WITH_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}\n{% endif %}"
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +63,24 @@ def ollama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineSe
 
 @pytest.fixture(scope="session")
 def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
-    """A `mlx_lm.server` of our own on a free port; its model's name is the path of the model's folder."""
+    """A `mlx_lm.server` of our own on a free port; its model's name is the path of the model's folder.
+
+    The model's template has a place for tools.
+    """
+    with _mlx(tmp_path_factory.mktemp("mlx"), "--chat-template", TEMPLATE_WITH_TOOLS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlx_server_without_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    """Another one, with the tiny model as it is: its template leaves tools out."""
+    with _mlx(tmp_path_factory.mktemp("mlx-without-tools")) as server:
+        yield server
+
+
+@contextmanager
+def _mlx(folder: Path, *more: str) -> Iterator[EngineServer]:
     programs = mlx_environment() / "bin"
-    folder = tmp_path_factory.mktemp("mlx")
     model = folder / "tiny"
     subprocess.run([programs / "python", MLX_FILES / "tiny_mlx_model.py", model], check=True)
     hub = folder / "hub"
@@ -69,6 +89,7 @@ def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServe
         command=lambda port: [
             *(str(programs / "mlx_lm.server"), "--model", str(model)),
             *("--host", "127.0.0.1", "--port", str(port)),
+            *more,
         ],
         environment=lambda _port: {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"},
         model=str(model),

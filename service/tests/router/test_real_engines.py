@@ -1,15 +1,22 @@
 """The router in front of a real Ollama and a real mlx_lm.server, each with a tiny model."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
+from athena.router.board import CAN
+from athena.router.call import Call
+from athena.router.errors import NeedWithoutHomeError
 from athena.router.llm_router import LLMRouter
-from athena.router.types import Delta, Finish
+from athena.router.periods import Periods
+from athena.router.types import Delta, Dialect, Finish, Operation
 from tests.engines.server import EngineServer
 from tests.router.conftest import Bench
 from tests.router.registry import row
+from tests.router.standin import until
+from tests.router.test_dispatch import relayed
 
 pytestmark = pytest.mark.engine
 
@@ -36,6 +43,30 @@ async def test_a_real_engine_answers_in_every_way(bench: Bench, request: pytest.
         events = [event async for event in router.stream(messages=MESSAGES, events=True, **asked)]
         assert isinstance(events[-1], Finish)
         assert any(isinstance(event, Delta) and event.text for event in events)
+
+
+async def test_tools_go_to_a_real_mlx_only_where_its_template_has_a_place_for_them(
+    bench: Bench, mlx_server_without_tools: EngineServer, mlx_server: EngineServer
+) -> None:
+    servers = (mlx_server_without_tools, mlx_server)
+    rows = [row(place, server.url, engine="mlx", priority=place) for place, server in enumerate(servers, 1)]
+    services = await bench.router(*rows, periods=Periods(abilities_tried_after=0.0, abilities_within=60.0))
+    await until(lambda: [gate.cells[CAN] > 0 for gate in services.gates] == [True, True], 60.0)
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+    async def served(**more: object) -> int | None:
+        body = {"model": "m", "messages": MESSAGES, "max_tokens": 4, "stream": True, **more}
+        reply = await services.dispatcher.open(Call(Dialect.OPENAI, Operation.CHAT, json.dumps(body).encode()))
+        await relayed(reply)
+        return reply.target.backend.id
+
+    assert await served() == 1
+    assert await served(tools=[tool]) == 2
+    await bench.registry.put(rows[0])
+    await until(lambda: len(services.configuration.snapshot.routes["m"]) == 1)
+    with pytest.raises(NeedWithoutHomeError, match=r"No backend of model m can do tools\."):
+        await served(tools=[tool])
+    assert await served() == 1
 
 
 async def test_auto_goes_to_ollama_when_mlx_is_killed_and_back_when_it_returns(

@@ -14,6 +14,7 @@ from athena.router import trying
 from athena.router.background import Tasks, every
 from athena.router.board import CAN, CONTEXT, GENERATED_AT, STATE
 from athena.router.breaker import State
+from athena.router.engines.mlx import MODEL as MLX_MODEL
 from athena.router.errors import BackendError
 from athena.router.gate import Gate
 from athena.router.gates import UNNAMED, Gates, shown_model
@@ -24,6 +25,9 @@ from athena.router.types import BackendType
 from athena.router.upstream import Reply, UpstreamClient
 
 _AT_ONCE = 8  # backends that are asked at the same time
+# What is tried where an engine does not say it. mlx_lm.server has tools read where its model's template has a place for
+# them; all the rest it is not sent, whatever its model: see its engine.
+_TRIED = {BackendType.OPENAI: tuple(Need), BackendType.MLX: (Need.TOOLS,)}
 log = structlog.get_logger()
 
 
@@ -66,8 +70,7 @@ class Scout:
         for gone in self._scouted.keys() - current:
             del self._scouted[gone]
         for gate in current:
-            # mlx_lm.server says nothing of it, and is the same whatever its model: see its engine.
-            if gate.engine is BackendType.MLX or shown_model(gate.backend_id, gate.model) == UNNAMED:
+            if shown_model(gate.backend_id, gate.model) == UNNAMED:
                 continue
             scouted = self._scouted.get(gate)
             if scouted is None:
@@ -82,10 +85,10 @@ class Scout:
         try:
             if gate.engine is BackendType.OLLAMA:
                 scouted.said[Source.SHOW] = await self._shown(gate)
-            else:
+            elif gate.engine is BackendType.OPENAI:
                 scouted.said[Source.MODELS] = await self._listed(gate)
             pause = self._periods.abilities_every
-            if gate.engine is BackendType.OPENAI:
+            if gate.engine in _TRIED:
                 if self._gates.clock() >= scouted.try_at:
                     await self._try(gate, scouted)
                 pause = max(min(pause, scouted.try_at - self._gates.clock()), self._periods.abilities_again)
@@ -127,15 +130,16 @@ class Scout:
     # What trying shows
 
     async def _try(self, gate: Gate, scouted: _Scouted) -> None:
-        """Ask for each need once, in a slot of the engine's that nobody waits for."""
+        """Ask once for each need that is to be tried, in a slot of the engine's that nobody waits for."""
         if not gate.try_enter():
             return
+        model = MLX_MODEL if gate.engine is BackendType.MLX else gate.model
         try:
-            reply = await self._post(gate, *trying.question(gate.model, None))
+            reply = await self._post(gate, *trying.question(model, None))
             compared = trying.plain(reply.status, reply.body)
             can: dict[Need, bool] = {}
-            for need in Need:
-                reply = await self._post(gate, *trying.question(gate.model, need))
+            for need in _TRIED[gate.engine]:
+                reply = await self._post(gate, *trying.question(model, need))
                 if reply.status == HTTPStatus.OK:
                     # Where it does one thing after the other, a probe for a token waits for this.
                     gate.cells[GENERATED_AT] = self._gates.clock()
