@@ -218,7 +218,7 @@ async def _begin(asked: Asked) -> None:
     else:
         body = question.whole(token)
         asked.write(head(200, "application/json", f"content-length: {len(body)}") + body[: len(body) // 2])
-    await asyncio.sleep(0.1)  # also where the proxy has to wait for a processor
+    await asyncio.sleep(0.5)  # also where the proxy has to wait for a processor
 
 
 async def _for_ever() -> None:
