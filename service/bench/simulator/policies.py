@@ -68,9 +68,6 @@ class Policy:
     def ended(self, door: Door, ask: Ask, seconds: float, load: float) -> None:
         """Take note of the end of a reply, so long after its first token; its model was loaded for `load` seconds."""
 
-    def failed(self, door: Door, ask: Ask) -> None:
-        """Take note that an engine did not give a reply."""
-
 
 class RoundRobin(Policy):
     """Each engine in turn, whatever it has to do."""
@@ -284,10 +281,6 @@ class Judged(Policy):
             load=load,
             now=self.known.clock(),
         )
-
-    def failed(self, door: Door, ask: Ask) -> None:
-        """Let the judge leave the engine alone for a while."""
-        self._judge.avoid(door, self.known.clock())
 
     def _look(self) -> None:
         for gate in self.known.gates:

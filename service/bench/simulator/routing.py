@@ -165,7 +165,6 @@ class Simulation:
             engine.drop(job)
             self._flights[gate].remove(flight)
             gate.failed(self.timeline.now, begun)
-            self._policy.failed(door, ask)
             self._probe(gate, engine)
             if job.first:
                 outcome.refused = True  # too late for another one

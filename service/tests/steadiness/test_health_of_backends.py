@@ -57,11 +57,14 @@ class Traffic:
         return answer
 
 
-def two_engines(scene: World, kind: str, **more: object) -> tuple[EngineProcess, EngineProcess, Proxy]:
+def two_engines(
+    scene: World, kind: str, *, policy: str = "warm_among_equals", **more: object
+) -> tuple[EngineProcess, EngineProcess, Proxy]:
     """Start a proxy with the same weight on two engines; returns the one that will fail, the other, and the proxy."""
     bad, good = scene.engine(http10=kind == "mlx"), scene.engine(http10=kind == "mlx")
     limits = {"timeout_seconds": 120, "max_concurrency": 50, **more}
-    proxy = scene.proxy(backend(1, "m", kind, bad.url, **limits), backend(2, "m", kind, good.url, **limits))
+    rows = (backend(1, "m", kind, bad.url, **limits), backend(2, "m", kind, good.url, **limits))
+    proxy = scene.proxy(*rows, ROUTER_HOST_POLICY=policy)
     return bad, good, proxy
 
 
@@ -89,7 +92,7 @@ async def test_an_engine_that_hangs_loses_nothing_costs_little_and_comes_back(
     An engine that answers nothing at all is found out at once. One whose pages say that it is well, but which generates
     nothing, is found out by a generation of the proxy's own.
     """
-    bad, _, proxy = two_engines(scene, kind)
+    bad, _, proxy = two_engines(scene, kind, policy="weighted")  # both get their share all the time
     async with Traffic(proxy) as traffic:
         await until(lambda: {"1", "2"} <= set(traffic.backends))
         if mode == "frozen":
@@ -157,7 +160,7 @@ async def test_a_black_holed_host_costs_one_connect_timeout_and_not_one_each(sce
 
 
 async def test_the_breaker_shows_in_the_metrics_in_health_and_in_the_log(scene: World) -> None:
-    bad, _, proxy = two_engines(scene, "openai")
+    bad, _, proxy = two_engines(scene, "openai", policy="weighted")
     for number in range(8):
         await ask(proxy.url, OPENAI_CHAT, "m", f"{number}")
     assert state(proxy) == "closed"

@@ -195,17 +195,12 @@ class Attempt:
             now=now,
         )
 
-    def _avoid(self, now: float) -> None:
-        if self._judge is not None:
-            self._judge.avoid(self.door, now)
-
     def failed(self, kind: FailureKind) -> None:
         """Count a reply that did not come, or broke off."""
         if not self._over:
             if kind is FailureKind.TIMEOUT and self._first_token is not None:
                 self._books.metrics.stalled()
             now = self._count_failure(kind)
-            self._avoid(now)
             self._leave(kind)
             unreachable = not self.upstream.begun and kind in _UNREACHABLE
             self.door.gate.failed(now, self.begun, unreachable=unreachable)
@@ -214,7 +209,8 @@ class Attempt:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
         if not self._over:
             now = self._count_failure(FailureKind.STATUS)
-            self._avoid(now)
+            if self._judge is not None:
+                self._judge.avoid(self.door, now)
             self._leave(FailureKind.STATUS)
             gate = self.door.gate
             if retry_after is not None:

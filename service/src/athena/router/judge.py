@@ -128,7 +128,10 @@ class Judge:
             )
 
     def avoid(self, door: Door, now: float) -> None:
-        """Take note that an engine did not give a reply, though it may be in the route: it lacks the model, perhaps."""
+        """Take note that a sound engine would not give a reply: it lacks the model, or has too much to do.
+
+        One that is not sound is left by its breaker, which would not open if nobody asked it any more.
+        """
         if self.judges(door):
             self._seen.avoid(door, now)
 
