@@ -10,6 +10,9 @@ FUNCTION = {"name": "weather", "parameters": {"type": "object"}}
 TOOL = {"type": "function", "function": FUNCTION}
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"in": "Oslo"}'}}
 SCHEMA = {"type": "object", "properties": {"sky": {"type": "string"}}}
+NO_PROBABILITIES = (
+    "an MLX server tells none in a stream, and otherwise not those of what it wrote; an Ollama before 0.12.11 drops it"
+)
 BOOKS = "for the provider's books and caches; says nothing about the answer"
 
 
@@ -132,8 +135,8 @@ CHAT = Path(
             {"reasoning_effort": "low"},
             "Ollama is told whether to think; how much most of its models fail over. `none`: not to think",
         ),
-        Field("logprobs", {"logprobs": True}),
-        Field("top_logprobs", {"top_logprobs": 2}),
+        Field("logprobs", {"logprobs": True}, NO_PROBABILITIES),
+        Field("top_logprobs", {"top_logprobs": 2}, NO_PROBABILITIES),
         Field("verbosity", {"verbosity": "low"}, "`medium` is taken by every engine"),
         Field("modalities", {"modalities": ["text", "audio"]}, "text alone is taken by every engine"),
         Field("audio", {"audio": {"voice": "v", "format": "wav"}}),
@@ -163,7 +166,7 @@ COMPLETIONS = Path(
         Field("suffix", {"suffix": "The end."}),
         Field("echo", {"echo": True}),
         Field("best_of", {"best_of": 2}, "1 is taken by every engine"),
-        Field("logprobs", {"logprobs": 2}),
+        Field("logprobs", {"logprobs": 2}, NO_PROBABILITIES),
         *_FORMS,
         Field("reasoning_effort", {"reasoning_effort": "low"}, "an extension"),
         Field("(any other)", {"(any other)": 1}),
