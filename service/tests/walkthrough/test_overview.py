@@ -95,7 +95,7 @@ def test_the_quick_start_without_a_token_is_told_that_it_needs_one(installation:
 
 
 def test_two_groups_share_a_model_by_weight(installation: Installation) -> None:
-    installation.create(SMALL, "ollama", installation.ollama.url, weight=1)
+    installation.create(SMALL, "ollama", installation.ollama.url, weight=2)
     installation.create(SMALL, "mlx", installation.mlx.url, weight=1)
     program = """
 import asyncio, json
