@@ -72,6 +72,13 @@ def test_the_registry_is_brought_to_what_is_declared_and_then_stays(admin_api: A
     assert actions[-3:] == [("create", "new"), ("update", "phi:2b"), ("delete", "gone")]
 
 
+def test_what_is_said_of_a_model_in_part_stays_as_well(admin_api: AdminApi) -> None:
+    said = [entry(capabilities={"context_tokens": 4096})]
+    assert told(declare(admin_api, said))["changed"] is True
+    assert told(declare(admin_api, said)) == {"changed": False, "changes": [], "backends": 1}
+    assert rows(admin_api)[0]["capabilities"] == {"context_tokens": 4096}
+
+
 def test_a_part_of_what_is_declared_removes_nothing(admin_api: AdminApi) -> None:
     told(declare(admin_api, [entry("a"), entry("b")]))
     assert told(declare(admin_api, [entry("a", max_tokens=7)], "--partly"))["changes"] == [
