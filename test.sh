@@ -184,7 +184,7 @@ stage_unit() {
 }
 
 stage_integration() {
-  check "programs" need redis-server:redis-server c++:g++ prometheus:prometheus promtool:prometheus \
+  check "programs" need redis-server:redis-server c++:g++ python3-config:python3-dev prometheus:prometheus promtool:prometheus \
     prometheus-node-exporter:prometheus-node-exporter prometheus-postgres-exporter:prometheus-postgres-exporter \
     prometheus-redis-exporter:prometheus-redis-exporter prometheus-blackbox-exporter:prometheus-blackbox-exporter
   check "engines" env PYTHONPATH=service python -m tests.engines.prepare

@@ -71,7 +71,7 @@ def _panel(heading: str, bars: Sequence[tuple[str, float]], top: int) -> list[st
     for number, (name, value) in enumerate(bars):
         y = top + 24 + number * _LINE
         length = _BARS * math.log10(value / low) / span
-        colour = _OURS if name == "athena" else _OTHERS
+        colour = _OURS if "athena" in name else _OTHERS
         lines += [
             f'<text x="{_NAMES - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
             f'<rect x="{_NAMES}" y="{y}" width="{length:.0f}" height="{_LINE - 4}" fill="{colour}"/>',
@@ -89,7 +89,7 @@ def _number(value: float) -> str:
 
 def tables(figures: Mapping[str, Any]) -> str:
     """Return the tables of all loads as Markdown, and under what they were taken."""
-    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if name != "athena")
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if "athena" not in name)
     parts = [f"Taken on {figures['date']}: {figures['machine']}. {versions}."]
     if figures["missing"]:
         parts.append("Not measured: " + "; ".join(f"{name} ({why})" for name, why in figures["missing"].items()) + ".")

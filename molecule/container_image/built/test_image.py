@@ -71,6 +71,22 @@ def test_the_registry_has_the_digest_that_the_fact_names(registry: str) -> None:
     assert len(tag) >= len("content-0123456789abcdef")
 
 
+def test_one_that_is_built_compiled_takes_the_machine_code(registry: str) -> None:
+    compiled = f"{registry}/athena@{digest('reference-compiled')}"
+    places = (
+        "from athena.proxy.server import connection; from athena.router import gate; "
+        "print(connection.__file__, gate.__file__)"
+    )
+    found = docker("run", "--rm", *CAREFUL, "--network", "none", "--entrypoint", "python", compiled, "-c", places)
+    assert [Path(place).suffix for place in found.split()] == [".so", ".so"]
+    container = docker("run", "--detach", *CAREFUL, compiled, "serve", "proxy")
+    try:
+        wait_for(lambda: "listening" in docker("logs", container))
+        assert testinfra.get_host(f"docker://{container}").run("command -v gcc cc").stdout == ""
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+
 def tags(registry: str) -> list[str]:
     with urllib.request.urlopen(f"http://{registry}/v2/athena/tags/list") as answer:
         return list(json.load(answer)["tags"])
@@ -226,6 +242,7 @@ def test_the_provenance_says_of_what_it_was_made() -> None:
     definition = statement["predicate"]["buildDefinition"]
     names = {dependency["name"] for dependency in definition["resolvedDependencies"]}
     assert names == {"source", "athena-test-base:trixie", "requirements-image.txt", "requirements-build.txt"}
+    assert definition["externalParameters"]["compiled"] is False
     assert all(dependency["digest"].popitem()[1] for dependency in definition["resolvedDependencies"])
     assert isinstance(definition["externalParameters"]["dirty"], bool)
     run = statement["predicate"]["runDetails"]

@@ -128,6 +128,7 @@ def test_a_write_that_fails_takes_no_other_with_it() -> None:
     assert [line["event"] for line in logs] == ["write_failed"]
 
 
+@pytest.mark.patches_source
 def test_very_many_pieces_arrive_whole_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
     holds = Coalescer.holds

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from athena.router.backend_state import BackendState
 from athena.router.breaker import Reason
 from athena.router.errors import (
     BackendError,
@@ -15,7 +16,6 @@ from athena.router.errors import (
     StreamBrokenError,
     TooManyWaitingError,
 )
-from athena.router.gate import BackendState
 from athena.router.policy import blames_engine, concurrency, queue_length
 from athena.router.services import RouterServices
 from athena.router.types import BackendType

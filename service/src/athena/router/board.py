@@ -151,7 +151,7 @@ class Slot:
     `head` is the oldest waiter's time of a worker, 0 without one.
     """
 
-    __slots__ = ("_board", "_number", "cells", "head", "in_use", "lock_at", "of_workers", "waiting")
+    __slots__ = ("__weakref__", "_board", "_number", "cells", "head", "in_use", "lock_at", "of_workers", "waiting")
 
     def __init__(self, board: Board, cells: Cells, number: int) -> None:
         workers = board.workers

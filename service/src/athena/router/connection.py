@@ -13,10 +13,11 @@ from athena.router.upstream_reply import UpstreamReply
 HEAD_LIMIT = 64 * 1024  # bytes of a reply's head
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """A connection that carries one exchange at a time.
 
-    `on_idle` is called when a reply has ended and the connection can carry another; `on_lost` when it is gone.
+    `on_idle` is called when a reply has ended and the connection can carry another; `on_lost` when it is gone. To the
+    event loop it is an asyncio.Protocol by what it can do: it inherits nothing, so that it can be compiled as a whole.
     """
 
     __slots__ = (

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from athena.router import breaker as rules
 from athena.router.admission import FairQueue, Waiter
+from athena.router.backend_state import BackendState
 from athena.router.board import (
     CHANGED_AT,
     DOUBTED_UNTIL,
@@ -38,27 +38,6 @@ _SMOOTHING = 8  # the mean service time follows the last few replies
 _SAMPLES = 4.0  # replies after which the mean is trusted
 _RETRY_SECONDS = (1.0, 60.0)  # the bounds of what a caller is told about when to come again
 log = structlog.get_logger()
-
-
-class BackendState(msgspec.Struct, frozen=True, kw_only=True):
-    """What /health and /metrics show of a backend. `in_use` and `queued` are those of all workers.
-
-    `id` is None for the default Ollama. `retry_in` is when the next trial is due, in seconds, where it is out.
-    """
-
-    id: int | None
-    model: str
-    engine: str
-    endpoint: str
-    state: str
-    reason: str
-    in_use: int
-    limit: int
-    queued: int
-    max_queue: int
-    service_seconds: float
-    retry_in: float
-    trips: int
 
 
 class Flight(Protocol):
@@ -113,13 +92,16 @@ class Gate:
         self.last_failure = ""  # in words; of this process
         self.suspected = False  # it should be asked at once whether it answers
         self.flights: set[Flight] = set()
-        self.slot = slot
-        self.cells = slot.cells
+        self._attach(slot)
         self.queue: FairQueue[Ticket] = FairQueue(max_queue)
         self._board = board
         self._own = slot.in_use
         self._random = random
         self.now = clock
+
+    def _attach(self, slot: Slot) -> None:
+        self.slot = slot
+        self.cells = slot.cells
 
     # Entering and leaving
 

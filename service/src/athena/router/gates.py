@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from athena.observability.router_metrics import DEFAULT_BACKEND, BackendReading
+from athena.router.backend_state import BackendState
 from athena.router.board import DOUBTED_UNTIL, Board
-from athena.router.gate import BackendState, Gate
+from athena.router.gate import Gate
 from athena.router.policy import concurrency, queue_length
 from athena.router.shared_gate import SharedGate
 from athena.router.types import BackendType, Target

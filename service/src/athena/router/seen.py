@@ -3,7 +3,7 @@
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from athena.router.board import LOAD_SECONDS, RESIDENCE
+from athena.router.board import LOAD_SECONDS, RESIDENCE, Slot
 from athena.router.gate import Gate
 from athena.router.judging.choosing import Candidate
 from athena.router.judging.estimates import (
@@ -49,8 +49,9 @@ class Seen:
     """Kept in memory, by each process for itself; but whether models are loaded all workers know from the board."""
 
     def __init__(self) -> None:
-        self._speeds: WeakKeyDictionary[Gate, Speeds] = WeakKeyDictionary()
-        self._avoided: WeakKeyDictionary[Gate, float] = WeakKeyDictionary()  # until when
+        # By a gate's slot, which is its own and goes with it: nothing can refer to a compiled gate weakly.
+        self._speeds: WeakKeyDictionary[Slot, Speeds] = WeakKeyDictionary()
+        self._avoided: WeakKeyDictionary[Slot, float] = WeakKeyDictionary()  # until when
         self._replies: dict[tuple[str, int], Mean] = {}
         self._prefixes = Prefixes()
 
@@ -66,13 +67,13 @@ class Seen:
         """Return what is known of an engine for a prompt of so many bytes, now."""
         gate = door.gate
         now = gate.now()
-        speeds = self._speeds.get(gate, UNKNOWN)
+        speeds = self._speeds.get(gate.slot, UNKNOWN)
         in_use, waiting = gate.slot.total_in_use(), gate.slot.total_waiting()
         others = min(in_use, gate.limit - 1)
         warm = self._warm_bytes(gate, beginnings)
         return Candidate(
             name=name(door),
-            usable=gate.usable(now) and self._avoided.get(gate, now) <= now,
+            usable=gate.usable(now) and self._avoided.get(gate.slot, now) <= now,
             busy=(in_use + waiting) / gate.limit,
             wait=gate.expected_wait(gate.queued + 1) if in_use >= gate.limit else 0.0,
             load=load_seconds(Residence(int(gate.cells[RESIDENCE])), gate.cells[LOAD_SECONDS]),
@@ -103,10 +104,10 @@ class Seen:
     ) -> None:
         """Take note of a whole reply: see `Judge.learn`."""
         gate = door.gate
-        self._avoided.pop(gate, None)
+        self._avoided.pop(gate.slot, None)
         if load < REAL_LOAD_SECONDS:
             load = 0.0
-        speeds = self._speeds.get(gate, UNKNOWN)
+        speeds = self._speeds.get(gate.slot, UNKNOWN)
         if first is None:
             # All of it before the first token, but for what writing is known to take: the whole is right then.
             pace = seconds_a_token(speeds, others=others)
@@ -114,7 +115,7 @@ class Seen:
         else:
             speeds = saw_reply(speeds, others=others, tokens=tokens, seconds=writing, now=now)
         first = max(first - load, first * _SMALLEST_PART)
-        self._speeds[gate] = saw_first_token(speeds, size=unread, others=others, seconds=first, now=now)
+        self._speeds[gate.slot] = saw_first_token(speeds, size=unread, others=others, seconds=first, now=now)
         where = (asked.model, bucket(len(asked.body)))
         self._replies[where] = after(self._replies.get(where, Mean()), tokens, now)
         if gate.engine is BackendType.OLLAMA:
@@ -122,7 +123,7 @@ class Seen:
 
     def avoid(self, door: Door, now: float) -> None:
         """Take note that a sound engine would not give a reply: see `Judge.avoid`."""
-        self._avoided[door.gate] = now + AVOIDED_SECONDS
+        self._avoided[door.gate.slot] = now + AVOIDED_SECONDS
 
     def _saw_loaded(self, gate: Gate, load: float) -> None:
         gate.cells[RESIDENCE] = Residence.LOADED

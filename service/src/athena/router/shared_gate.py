@@ -3,7 +3,7 @@
 import fcntl
 
 from athena.router.admission import Waiter
-from athena.router.board import SHUT, Board, Slot
+from athena.router.board import SHUT, Slot
 from athena.router.gate import Gate
 from athena.router.ticket import Ticket
 
@@ -11,8 +11,8 @@ from athena.router.ticket import Ticket
 class SharedGate(Gate):
     """A gate of one of several workers: the limit holds for all of them together."""
 
-    def __init__(self, board: Board, slot: Slot, **more: object) -> None:
-        super().__init__(board, slot, **more)  # type: ignore[arg-type]  # the same ones
+    def _attach(self, slot: Slot) -> None:
+        super()._attach(slot)
         self._all_in_use, self._all_waiting, _ = slot.of_workers
 
     def try_enter(self) -> bool:

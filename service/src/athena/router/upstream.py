@@ -5,9 +5,8 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
-
-import msgspec
 
 from athena.outbox import Outbox
 from athena.router.connection import Connection
@@ -23,7 +22,7 @@ _KNOWN_URLS = 1024
 _GET, _POST, _DELETE = b"GET", b"POST", b"DELETE"
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(NamedTuple):
     """A whole small reply. `headers` have lower-case names."""
 
     status: int
@@ -31,7 +30,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class _Address(msgspec.Struct, frozen=True):
+class _Address(NamedTuple):
     """Where to connect to."""
 
     host: str
@@ -39,7 +38,7 @@ class _Address(msgspec.Struct, frozen=True):
     tls: bool
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _Place(NamedTuple):
     """An URL taken apart: whom to ask, and the start of the head of a GET, of a POST and of a DELETE of JSON."""
 
     origin: "_Origin"
@@ -264,8 +263,8 @@ class UpstreamClient:
         limit = self._connect_seconds
         try:
             async with asyncio.timeout(limit):
-                _, connection = await self.loop.create_connection(
-                    lambda: Connection(self._outbox, origin.put, origin.forget),
+                _, protocol = await self.loop.create_connection(
+                    lambda: cast("asyncio.Protocol", Connection(self._outbox, origin.put, origin.forget)),
                     address.host,
                     address.port,
                     ssl=self._tls() if address.tls else None,
@@ -276,6 +275,7 @@ class UpstreamClient:
             raise BackendError(FailureKind.REFUSED, f"{address.host}: {_plain(error)}") from None
         except OSError as error:
             raise BackendError(FailureKind.REFUSED, _plain(error)) from None
+        connection = cast("Connection", protocol)
         self.connections.add(connection)
         return connection
 

@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import cast
 
 import structlog
 
@@ -64,7 +65,9 @@ class Server:
         for listener in sockets:
             _notice_silence(listener, self.limits)
             self._listeners.append(
-                await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+                await self.loop.create_server(
+                    lambda: cast("asyncio.Protocol", Connection(self)), sock=listener, backlog=BACKLOG
+                )
             )
         self._look = self.loop.call_later(self.limits.look_seconds, self._look_around)
 

@@ -23,8 +23,12 @@ class Refused(Exception):  # noqa: N818 - it ends a parser's run
     """Raised inside the parser so that it goes no further."""
 
 
-class Reader(asyncio.Protocol):
-    """The half of a connection that listens."""
+class Reader:
+    """The half of a connection that listens.
+
+    To the event loop it is an asyncio.Protocol by what it can do. It inherits nothing, because the compiler turns only
+    such a class into one of C, with what it knows at fixed places.
+    """
 
     __slots__ = (
         "_continue_due",
@@ -47,6 +51,8 @@ class Reader(asyncio.Protocol):
         "transport",
     )
 
+    # What of it may be deleted, for the compiler.
+    __deletable__ = ("_parser",)
     transport: asyncio.Transport
 
     def __init__(self, server: "Server") -> None:

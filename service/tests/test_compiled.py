@@ -1,0 +1,75 @@
+"""The modules that can be compiled, in their compiled form: they pass the tests of their source."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engines.fixtures import locked_environment
+
+SERVICE = Path(__file__).parents[1]
+COMPILE = SERVICE / "compile.py"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def run(*command: str | Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program in the service's folder, with the package of `site` before all others."""
+    environment = {**os.environ, "PYTHONPATH": str(site)} if site else dict(os.environ)
+    return subprocess.run(command, cwd=SERVICE, env=environment, text=True, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The Python of an environment that has what compiling takes."""
+    return locked_environment("compile", SERVICE / "requirements-compile.txt") / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def site(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as an installation has it, compiled."""
+    folder = tmp_path_factory.mktemp("site")
+    for package in ("athena", "shared"):
+        shutil.copytree(SERVICE / "src" / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SERVICE / "migrations", folder / "athena" / "migrations")
+    done = run(python, COMPILE, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def modules() -> list[str]:
+    """Return the names of what is compiled."""
+    specification = importlib.util.spec_from_file_location("compile_py", COMPILE)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return [name.removesuffix(".py").replace("/", ".") for name in module.MODULES]
+
+
+def test_python_takes_the_compiled_form_of_each_module(site: Path) -> None:
+    names = modules()
+    assert len(names) > 10
+    show = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {names}), sep='\\n')"
+    done = run(sys.executable, "-c", show, site=site)
+    assert done.returncode == 0, done.stderr
+    files = done.stdout.split()
+    assert len(files) == len(names)
+    assert [file for file in files if not (file.startswith(str(site)) and file.endswith(".so"))] == []
+
+
+def test_what_is_compiled_passes_the_tests_of_its_source(site: Path) -> None:
+    folders = ("tests/orchestrator", "tests/proxy", "tests/router")
+    options = ("-q", "-p", "no:cacheprovider", "-m", "not engine and not slow and not patches_source")
+    done = run(sys.executable, "-m", "pytest", *options, *folders, site=site)
+    assert done.returncode == 0, done.stdout[-20_000:]
+
+
+def test_a_folder_without_the_package_is_refused(python: Path, tmp_path: Path) -> None:
+    done = run(python, COMPILE, tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path} lacks athena/" in done.stderr
+    assert list(tmp_path.iterdir()) == []
