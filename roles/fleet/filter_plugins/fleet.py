@@ -177,7 +177,8 @@ def _ports(models: Sequence[Model]) -> set[int]:
 
 def _rows(models: Sequence[Model], address: str) -> list[dict[str, Any]]:
     rows = []
-    # What an Ollama is started with: to it, longer prompts are cut without a word.
+    # What an Ollama is started with: to it, longer prompts are cut without a word. That a model has less by
+    # itself is for the router to find out.
     context = _shared([model for model in models if model["engine"] == "ollama"]).get("context_tokens")
     for model in models:
         if model["engine"] == "mlx" and "port" not in model:

@@ -196,18 +196,33 @@ async def test_what_a_server_reads_is_found_out_by_trying(bench: Bench, need: Ne
         await services.dispatcher.open(Call(Dialect.OPENAI, Operation.EMBED, b'{"model": "m", "input": "x"}'))
 
 
-async def test_a_row_is_believed_before_all_that_is_found_out(bench: Bench) -> None:
+async def test_a_row_is_believed_before_what_is_found_out(bench: Bench) -> None:
     first, second = Ollama("completion", "tools"), Ollama("completion")
     urls = [(await bench.engine(engine)).url for engine in (first, second)]
     services = await started(
         bench,
         row(1, urls[0], capabilities=Abilities(tools=False, json_schema=False)),
-        row(2, urls[1], priority=1, capabilities=Abilities(tools=True, context_tokens=10**6)),
+        row(2, urls[1], priority=1, capabilities=Abilities(tools=True)),
     )
     await answer(services, chat(tools=[TOOL]))
     await answer(services, chat(format={"type": "object"}))
-    await answer(services, chat(prompt="x" * 50_000))
-    assert [len(first.asked), len(second.asked)] == [0, 3]
+    assert [len(first.asked), len(second.asked)] == [0, 2]
+
+
+async def test_of_the_context_that_a_row_says_and_the_one_of_the_model_the_smaller_holds(bench: Bench) -> None:
+    # What both engines of a fleet are started with is above what the first one's model has by itself.
+    first, second = Ollama("completion", context=4096), Ollama("completion", context=131_072)
+    urls = [(await bench.engine(engine)).url for engine in (first, second)]
+    said = Abilities(context_tokens=32_768)
+    services = await started(bench, row(1, urls[0], capabilities=said), row(2, urls[1], priority=1, capabilities=said))
+    known = " | ".join(word for choice in (await services.dispatcher.why("m")).choices for word in choice.figures)
+    assert ["context 4096 tokens" in known, "context 32768 tokens" in known] == [True, True], known
+    await answer(services, chat(prompt="x" * 4 * 4000))
+    await answer(services, chat(prompt="x" * 4 * 20_000))
+    await answer(services, chat(options={"num_ctx": 8192}))
+    assert [len(first.asked), len(second.asked)] == [1, 2]
+    with pytest.raises(NeedWithoutHomeError, match="a context of about 100000 tokens"):
+        await answer(services, chat(prompt="x" * 4 * 100_000))
 
 
 async def test_what_the_row_of_an_auto_backend_says_is_meant_for_its_mlx(bench: Bench) -> None:

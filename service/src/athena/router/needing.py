@@ -82,7 +82,7 @@ def known(capabilities: Capabilities) -> tuple[float, float]:
 
 
 def capabilities_of(door: Door) -> Capabilities:
-    """Return what is known of a door's model: what its backend's row says, before what was found out."""
+    """Return what is known of a door's model, of what its backend's row says and of what was found out."""
     cells = door.gate.cells
     found = int(cells[CAN])
     can = {need: True for need, bit in BITS.items() if found & bit}
@@ -113,7 +113,9 @@ def fitting(call: Call, doors: list[Door], failures: list[Failure]) -> list[Door
     for door in doors:
         cells = door.gate.cells
         lacked |= (int(cells[CAN]) >> _CANNOT & ~door.can) | door.cannot
-        tokens = door.said.context_tokens or cells[CONTEXT]
+        tokens = cells[CONTEXT]
+        if (said := door.said.context_tokens) and (not tokens or said < tokens):
+            tokens = said
         if tokens and (not context or tokens < context):
             context = tokens
         widest = max(widest, tokens or inf)

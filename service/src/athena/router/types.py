@@ -54,7 +54,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     stands in when the others fail. `timeout_seconds` bounds a whole reply, or the wait for a stream's first token.
     `max_concurrency` requests are given to the engine at once and `max_queue` wait for it; `first_token_seconds` and
     `stall_seconds` bound the wait for a stream's first token and for each next one. None: the router's own default.
-    `capabilities` are believed before all that is found out.
+    `capabilities` are believed before what is found out, but that of two contexts the smaller holds.
     `arm` is what it is compared as with the others of its priority; `share` the part of their callers that an arm has
     which grows by itself (CANARY).
     """

@@ -85,13 +85,15 @@ def refusal(asked: Needs, found: list[tuple[str, Capabilities]]) -> str:
 
 
 @given(st.dictionaries(st.sampled_from(Source), capabilities, max_size=5))
-def test_the_most_trusted_source_that_says_anything_is_believed(said: dict[Source, Capabilities]) -> None:
+def test_the_most_trusted_source_that_says_anything_is_believed_and_the_smallest_context_holds(
+    said: dict[Source, Capabilities],
+) -> None:
     whole = merged(said)
     for need in Need:
         words = [said[source].can[need] for source in sorted(said) if need in said[source].can]
         assert whole.can.get(need) == (words[-1] if words else None)
-    contexts = [one for source in sorted(said) if (one := said[source].context_tokens) is not None]
-    assert whole.context_tokens == (contexts[-1] if contexts else None)
+    contexts = [one for source in said if (one := said[source].context_tokens) is not None]
+    assert whole.context_tokens == (min(contexts) if contexts else None)
 
 
 def test_the_operator_knows_better_than_a_probe_and_a_probe_than_what_the_engine_says() -> None:

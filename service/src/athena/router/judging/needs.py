@@ -123,14 +123,15 @@ def from_configuration(said: Abilities | None) -> Capabilities:
 
 
 def merged(said: Mapping[Source, Capabilities]) -> Capabilities:
-    """Return what holds of a target: of each thing what the most trusted source says that says anything of it."""
+    """Return what holds of a target: of each need what the most trusted source says that says anything of it.
+
+    A context is a limit, whoever says it: the smallest holds.
+    """
     can: dict[Need, bool] = {}
-    context: int | None = None
     for source in sorted(said):
         can.update(said[source].can)
-        if said[source].context_tokens is not None:
-            context = said[source].context_tokens
-    return Capabilities(can=can, context_tokens=context)
+    contexts = [one.context_tokens for one in said.values() if one.context_tokens is not None]
+    return Capabilities(can=can, context_tokens=min(contexts, default=None))
 
 
 def masks(can: Mapping[Need, bool]) -> tuple[int, int]:
