@@ -301,6 +301,55 @@ def test_a_run_that_changes_nothing_leaves_known_what_is_half_done(do: Operation
     assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
 
 
+@pytest.mark.parametrize("action", ["scale", "fleet", "restore", "rotate"])
+@pytest.mark.parametrize("outcome", ["in force", "failed, taken back"])
+def test_what_does_not_mend_it_leaves_known_what_is_half_done(
+    do: Operation, tmp_path: Path, action: str, outcome: str
+) -> None:
+    stopped_and_unlocked(do, tmp_path)
+    said = opened(do, action)["msg"]
+    assert said.startswith("Half done, and not mended by this: the 'update' since ")
+    step(do, "services", {"n": 1, "scaled": 3})
+    assert do("close", outcome=outcome, verdict=0, content={"n": 1, "scaled": 3})["recorded"] == "r3"
+    seen = do("read")
+    in_force = "r3" if outcome == "in force" else "r1"
+    assert seen["half_done"] is True
+    assert "the 'update' of" in seen["half_told"]
+    assert seen["half_told"].endswith(f"`rollback` goes back to release {in_force}.")
+    # What is killed on top of that is told with what mends both.
+    opened(do, action)
+    step(do, "engines", {"n": 1})
+    killed(tmp_path)
+    assert do("unlock")["recorded"] == "r4"
+    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT deploy` mends that.")
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 2})
+    assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
+
+
+def test_what_changes_nothing_and_does_not_mend_it_is_in_no_ledger(do: Operation, tmp_path: Path) -> None:
+    stopped_and_unlocked(do, tmp_path)
+    opened(do, "fleet")
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] is None
+    assert do("read")["half_done"] is True
+
+
+def test_a_fleet_mends_what_a_fleet_left_whose_lock_was_removed(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "fleet")
+    step(do, "engines", {"n": 1})
+    killed(tmp_path)
+    do("unlock")
+    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT fleet` mends that.")
+    opened(do, "scale")
+    do("close", outcome="in force", verdict=0, content={"n": 1, "scaled": 2})
+    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT fleet` mends that.")
+    opened(do, "fleet")
+    do("close", outcome="in force", verdict=0, content={"n": 1, "scaled": 2})
+    assert do("read")["half_told"] == ""
+
+
 def test_a_deployment_after_an_unlock_takes_back_with_its_own_steps_those_of_the_run_that_stopped(
     do: Operation, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ A run that was killed leaves its lock. Where it is certain that its processes ar
 and goes on, a rollback goes back from what a deployment, an update or another rollback had begun, and `destroy` leaves
 nothing to go on with; any other action is refused until one of them has ended well. Where the lock is removed instead,
 the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows. Things
-stand half done from then on, and whoever takes the lock next goes on from there, as if it had not been removed.
+stand half done from then on, and whoever takes the lock next goes on from there, as if it had not been removed. What
+does not mend that, a fleet or a scale after a deployment that was killed, may be done, and leaves it known.
 """
 
 import fcntl
@@ -114,7 +115,11 @@ class ActionModule(ActionBase):
                 return refusal
             left = self._journal() or _stopped(self._releases())
             took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
-            going_on = f"Going on where the '{left['action']}' since {left['since']} stopped." if left else ""
+            going_on = ""
+            if left:
+                mends = _mends(args["action"], left)
+                way = "Going on where" if mends else "Half done, and not mended by this:"
+                going_on = f"{way} the '{left['action']}' since {left['since']} stopped."
             self._lock.mkdir(exist_ok=True)
             self._write_journal(
                 {
@@ -159,7 +164,8 @@ class ActionModule(ActionBase):
     def _op_close(self, args: dict[str, Any]) -> dict[str, Any]:
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock.
 
-        After a run that stopped and whose lock was removed there is one in any case: it says that nothing is half done.
+        Where it mends what a run left that stopped and whose lock was removed, there is one in any case: it says that
+        nothing is half done.
         """
         journal = self._journal()
         if journal is None or self._play_context.check_mode:
@@ -174,7 +180,8 @@ class ActionModule(ActionBase):
             of_this_run = journal.get("attempted") or of_this_run
         recorded = None
         is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
-        if is_another or _stopped(releases):
+        stopped = _stopped(releases)
+        if is_another or (stopped and _mends(journal["action"], stopped)):
             again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
             left = {} if is_in_force else args.get("left")
             recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})
@@ -363,10 +370,15 @@ def _is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -
 def _stopped(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the run that left things half done and whose lock was removed, as its journal was; None if none did.
 
-    Those that failed since and changed nothing have not changed that either.
+    Those since that failed and changed nothing have not changed that either, nor has what does not mend it.
     """
-    last = next((release for release in reversed(releases) if release["outcome"] != UNCHANGED), None)
-    if last is None or last["outcome"] != STOPPED:
+    last: dict[str, Any] | None = None
+    for release in releases:
+        if release["outcome"] == STOPPED:
+            last = release
+        elif last is not None and release["outcome"] != UNCHANGED and _mends(release["action"], last):
+            last = None
+    if last is None:
         return None
     return {**last, "record": {key: value for key, value in last.items() if key not in ENTRY}}
 
@@ -407,7 +419,8 @@ def _describe_end(journal: dict[str, Any], in_force: str) -> str:
 def _describe_mending(run: dict[str, Any], in_force: str) -> str:
     """Return which commands mend what a run left that stopped."""
     again = f"{run['action']} {run.get('operand', '')}".strip()
-    command = again if run["action"] in ("rollback", "fleet", "destroy") else "deploy"
+    does_it_again = run["action"] in ("rollback", "fleet", "destroy") and _mends(run["action"], run)
+    command = again if does_it_again else "deploy"
     goes_back = command == "deploy" and in_force and _rolls_back(run)
     back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
     return f"`./deploy.sh ENVIRONMENT {command}` mends that{back}"
@@ -415,11 +428,16 @@ def _describe_mending(run: dict[str, Any], in_force: str) -> str:
 
 def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
     """Return whether an action mends, or takes away, what a run left that is certainly over."""
-    if journal is None or _is_alive(journal):
-        return False
+    return journal is not None and not _is_alive(journal) and _mends(action, journal)
+
+
+def _mends(action: str, run: dict[str, Any]) -> bool:
+    """Return whether an action, once it has ended well, leaves nothing of what a run, and those it took over, began."""
     if action == "rollback":
-        return _rolls_back(journal)
-    return action in (*DEPLOYING, "destroy") or action == journal["action"] == "fleet"
+        return _rolls_back(run)
+    if action == "fleet":
+        return all(one["action"] == "fleet" for one in [*(run.get("took_over") or []), run])
+    return action in (*DEPLOYING, "destroy")
 
 
 def _rolls_back(run: dict[str, Any]) -> bool:
