@@ -13,7 +13,7 @@ from athena.router.breaker import Reason
 from athena.router.call import Call
 from athena.router.engines import ENGINES
 from athena.router.gates import Gates
-from athena.router.judge import MEASURED, MLX_FIRST, WEIGHTED, Judge, why
+from athena.router.judge import BUSY_SECONDS, LACKING_SECONDS, MEASURED, MLX_FIRST, WEIGHTED, Judge, why
 from athena.router.routes import Door, first_group, route_of
 from athena.router.services import RouterServices
 from athena.router.types import Abilities, Backend, BackendType, Dialect, Operation
@@ -199,11 +199,11 @@ def test_why_with_measuring_tells_who_is_out_of_it_and_what_each_can_do_as_well(
     assert all("40.0 tokens/s" in each for each in figures())
     assert figures()[0].endswith("; cannot: tools")
     mlx.gate.open(world.now, Reason.HUNG)
-    world.judge.avoid(ollama, world.now)
+    world.judge.avoid(ollama, world.now, lacks_model=True)
     out, avoided = figures()
     assert out.startswith("mlx at http://mac1.example.internal: out of the route (hung)")
     assert "cannot: tools" in out
-    assert avoided.endswith("left alone for a minute after a reply that did not come")
+    assert avoided.endswith("left alone for a while after it would not reply")
 
 
 async def slow_mlx(asked: Asked) -> None:
@@ -246,6 +246,30 @@ async def test_an_ollama_that_lacks_the_model_is_asked_once_and_then_left_alone(
             await relayed(reply)
             assert reply.target.engine is BackendType.MLX
     assert len(ollama.asked) == 1
+
+
+@pytest.mark.parametrize(("retry_after", "left"), [("retry-after: 0\r\n", False), ("", True)])
+async def test_a_busy_engine_is_left_alone_for_as_long_as_it_says(bench: Bench, retry_after: str, left: bool) -> None:
+    async def busy(asked: Asked) -> None:
+        await asked.answer(503, b'{"error": "busy"}', more=retry_after)
+
+    engines = [await bench.engine(busy), await bench.engine(serve)]
+    services = await bench.router(*(row(number, engine.url) for number, engine in enumerate(engines, 1)))
+    while not engines[0].asked:
+        await relayed(await services.dispatcher.open(call()))
+    figures = [figure for figure in (await services.dispatcher.why("m")).choices[0].figures if engines[0].url in figure]
+    assert [("left alone for a while" in figure) for figure in figures] == [left]
+
+
+def test_one_that_is_busy_is_first_again_before_one_that_lacks_the_model() -> None:
+    for lacks_model, seconds in ((False, BUSY_SECONDS), (True, LACKING_SECONDS)):
+        world = measured()
+        assert world.order()[0] is BackendType.MLX
+        world.judge.avoid(world.route.doors[0], world.now, lacks_model=lacks_model)
+        world.now += seconds - 0.5
+        assert world.order()[0] is BackendType.OLLAMA
+        world.now += 1
+        assert world.order()[0] is BackendType.MLX
 
 
 def test_the_default_is_mlx_first() -> None:

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,14 +13,14 @@ from hypothesis import strategies as st
 from athena.router.board import CAN
 from athena.router.call import Call
 from athena.router.errors import NeedWithoutHomeError, RequestRejectedError
-from athena.router.judging.needs import Need, of_request
+from athena.router.judging.needs import BITS, Need, of_request
 from athena.router.needing import _needs
 from athena.router.periods import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Abilities, Dialect, Message, Operation, Request
 from tests.router.conftest import Bench
 from tests.router.registry import row
-from tests.router.standin import Asked, StandIn, serve, until
+from tests.router.standin import Asked, StandIn, hang, serve, until
 from tests.router.test_dispatch import answer
 
 ASKING = Periods(tick=0.01, abilities_every=0.05, abilities_again=0.05, abilities_tried_after=0.0)
@@ -241,6 +243,48 @@ async def started_auto(bench: Bench, mlx: StandIn, default: Ollama) -> RouterSer
     services = await bench.router(auto, periods=ASKING, ollama_url=ollama.url)
     await until(lambda: any(gate.cells[CAN] for gate in services.gates), 5.0)
     return services
+
+
+class Busy(Server):
+    """One that has no time for trials until it is told to."""
+
+    def __init__(self, *reads: str, status: int | None) -> None:
+        super().__init__(*reads)
+        self.status = status  # of what it answers to a trial; None: nothing
+        self.trials = 0
+        self.looks = 0
+
+    async def __call__(self, asked: Asked) -> None:
+        """Answer one request."""
+        self.looks += asked.method == "GET"
+        if asked.method == "GET" or asked.json.get("max_tokens") is None or self.status == HTTPStatus.OK:
+            await super().__call__(asked)
+            return
+        self.trials += 1
+        if self.status is None:
+            await hang(asked)
+        else:
+            await asked.answer(self.status, b"{}")
+
+
+async def test_an_engine_that_has_no_time_for_a_trial_is_not_asked_again_and_again(bench: Bench) -> None:
+    engine = Busy(status=None)
+    await bench.router(
+        row(1, (await bench.engine(engine)).url, engine="openai"),
+        periods=msgspec.structs.replace(ASKING, abilities_within=0.05),
+    )
+    await until(lambda: engine.looks >= 20, 20.0)
+    assert engine.trials == 1
+
+
+async def test_an_engine_that_was_only_coming_up_is_tried_again_soon(bench: Bench) -> None:
+    engine = Busy("tools", status=503)
+    periods = msgspec.structs.replace(ASKING, abilities_tried_again=0.05)
+    services = await bench.router(row(1, (await bench.engine(engine)).url, engine="openai"), periods=periods)
+    await until(lambda: engine.trials > 0, 20.0)
+    engine.status = HTTPStatus.OK
+    await until(lambda: any(int(gate.cells[CAN]) & BITS[Need.TOOLS] for gate in services.gates), 20.0)
+    assert "can: tools" in (await services.dispatcher.why("m")).choices[0].figures[0]
 
 
 async def test_a_call_of_the_library_is_kept_as_well(bench: Bench) -> None:

@@ -29,6 +29,7 @@ from tests.router.standin import (
     hang,
     refused_url,
     reset_before_answer,
+    until,
 )
 
 
@@ -270,6 +271,29 @@ async def test_an_engine_is_held_back_while_nobody_reads_its_stream(client: Upst
         assert size == 65536 * 1000
 
 
+async def test_a_large_request_waits_for_an_engine_that_is_slow_to_read(client: UpstreamClient) -> None:
+    body, complaints = b"x" * 32 * 1024 * 1024, []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    reads = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reads.wait()
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: %d" % len(body) in head.lower()
+        assert await reader.readexactly(len(body)) == body
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(engine, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = asyncio.create_task(client.post(f"http://127.0.0.1:{port}", body, within=60))
+        await until(lambda: any(one._transport.get_write_buffer_size() for one in client.connections), 30)
+        reads.set()
+        assert (await asking).body == b"ok"
+    assert complaints == []
+
+
 async def test_a_stream_that_stalls_is_broken_off_after_its_idle_limit(client: UpstreamClient) -> None:
     async def stall(asked: Asked) -> None:
         await asked.start()
@@ -342,6 +366,7 @@ async def test_https_is_spoken_to_a_server_that_is_trusted_and_to_no_other(tmp_p
         test_an_engine_that_speaks_unasked_does_not_mix_up_replies,
         test_leaving_closes_the_connection_at_once,
         test_an_engine_is_held_back_while_nobody_reads_its_stream,
+        test_a_large_request_waits_for_an_engine_that_is_slow_to_read,
         test_a_stream_that_stalls_is_broken_off_after_its_idle_limit,
         test_a_port_on_which_nobody_listens_is_refused,
     ],

@@ -205,12 +205,12 @@ class Attempt:
             unreachable = not self.upstream.begun and kind in _UNREACHABLE
             self.door.gate.failed(now, self.begun, unreachable=unreachable)
 
-    def unavailable(self, retry_after: float | None) -> None:
+    def unavailable(self, retry_after: float | None, *, lacks_model: bool) -> None:
         """Count a reply that a sound engine would not give: it has too much to do, or lacks the model."""
         if not self._over:
             now = self._count_failure(FailureKind.STATUS)
-            if self._judge is not None:
-                self._judge.avoid(self.door, now)
+            if self._judge is not None and retry_after is None:
+                self._judge.avoid(self.door, now, lacks_model=lacks_model)
             self._leave(FailureKind.STATUS)
             gate = self.door.gate
             if retry_after is not None:

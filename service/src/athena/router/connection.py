@@ -132,6 +132,12 @@ class Connection:
                 self._fail(BackendError(FailureKind.EMPTY, "the connection was closed without an answer"))
         self._on_lost(self)
 
+    def pause_writing(self) -> None:
+        """Go on: a request is given in one piece, and waits in the transport for an engine that is slow to take it."""
+
+    def resume_writing(self) -> None:
+        """Go on, as before."""
+
     # httptools' callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -282,7 +282,7 @@ def _settle(attempt: Attempt, error: BackendError, upstream: UpstreamReply) -> N
     elif blames_engine(attempt.door.target.engine, error):
         attempt.failed(error.kind)
     else:
-        attempt.unavailable(_retry_after(upstream))
+        attempt.unavailable(_retry_after(upstream), lacks_model=upstream.status == HTTPStatus.NOT_FOUND)
 
 
 def _retry_after(upstream: UpstreamReply) -> float | None:

@@ -20,6 +20,9 @@ from athena.router.types import BackendType
 MLX_FIRST, MEASURED = "mlx_first", "measured"
 WEIGHTED, WARM, WARM_AMONG_EQUALS = "weighted", "warm", "warm_among_equals"
 ARMS, PRIORITY = "arms", "priority"
+# An engine that would not give a reply, and did not say for how long, is first only where others are out of use, for:
+LACKING_SECONDS = 60.0  # it lacks the model
+BUSY_SECONDS = 2.0  # it has too much to do
 _SAID = {
     WEIGHTED: "then by weight",
     ARMS: "then by the caller's arm",
@@ -127,13 +130,15 @@ class Judge:
                 now=now,
             )
 
-    def avoid(self, door: Door, now: float) -> None:
+    def avoid(self, door: Door, now: float, *, lacks_model: bool) -> None:
         """Take note that a sound engine would not give a reply: it lacks the model, or has too much to do.
+
+        One that says when it may be asked again is left alone by its gate.
 
         One that is not sound is left by its breaker, which would not open if nobody asked it any more.
         """
         if self.judges(door):
-            self._seen.avoid(door, now)
+            self._seen.avoid(door, now + (LACKING_SECONDS if lacks_model else BUSY_SECONDS))
 
     def why(self, model: str, doors: Sequence[Door]) -> Why | None:
         """Return how prompts of each length would go just now, None where there is nothing to choose.
@@ -251,7 +256,7 @@ def _figures(door: Door, judged: Judged | None, now: float) -> str:
         return _state(door)
     if judged.candidate.usable:
         return "; ".join(filter(None, (describe(judged, now), described(door))))
-    avoided = ", left alone for a minute after a reply that did not come" if door.gate.usable(now) else ""
+    avoided = ", left alone for a while after it would not reply" if door.gate.usable(now) else ""
     return f"{_state(door)}{avoided}"
 
 

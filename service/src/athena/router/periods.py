@@ -28,6 +28,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     abilities_within: float = 5.0
     abilities_tried_after: float = 20.0  # where engines say nothing of it; not while a proxy is just coming up
     abilities_tried_every: float = 3600.0
+    abilities_tried_again: float = 60.0  # after a trial that showed nothing; an engine goes on with one that was left
     late: float = 0.25  # a tick that comes so much too late says that this process was held up, not the engines
 
 

@@ -133,6 +133,7 @@ class Scout:
         """Ask once for each need that is to be tried, in a slot of the engine's that nobody waits for."""
         if not gate.try_enter():
             return
+        scouted.try_at = self._gates.clock() + self._periods.abilities_tried_again
         model = MLX_MODEL if gate.engine is BackendType.MLX else gate.model
         try:
             reply = await self._post(gate, *trying.question(model, None))
@@ -149,7 +150,8 @@ class Scout:
         finally:
             gate.leave()
         scouted.said[Source.PROBE] = Capabilities(can=can)
-        scouted.try_at = self._gates.clock() + self._periods.abilities_tried_every
+        if compared is not None:
+            scouted.try_at = self._gates.clock() + self._periods.abilities_tried_every
 
     async def _post(self, gate: Gate, path: str, body: bytes) -> Reply:
         return await self._upstream.post(gate.endpoint_url + path, body, within=self._periods.abilities_within)

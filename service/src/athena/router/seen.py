@@ -23,7 +23,6 @@ from athena.router.routes import Door
 from athena.router.types import BackendType
 
 TOKENS = 128.0  # of a reply, until some were seen
-AVOIDED_SECONDS = 60.0  # after a reply that it would not give, an engine is first only where the others are out of use
 _SMALLEST_PART = 0.05  # of a reply that reading takes at least
 _LOADS = 4.0  # that count: with the fifth the first has all but gone
 
@@ -121,9 +120,9 @@ class Seen:
         if gate.engine is BackendType.OLLAMA:
             self._saw_loaded(gate, load)
 
-    def avoid(self, door: Door, now: float) -> None:
-        """Take note that a sound engine would not give a reply: see `Judge.avoid`."""
-        self._avoided[door.gate.slot] = now + AVOIDED_SECONDS
+    def avoid(self, door: Door, until: float) -> None:
+        """Take note that a sound engine would not give a reply: see `Judge.avoid`. Until then others come first."""
+        self._avoided[door.gate.slot] = until
 
     def _saw_loaded(self, gate: Gate, load: float) -> None:
         gate.cells[RESIDENCE] = Residence.LOADED
