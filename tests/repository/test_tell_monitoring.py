@@ -27,18 +27,19 @@ STATES = {
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
 
 
-def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]]) -> list[str]:
+def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **variables: Any) -> list[str]:
     """Run tasks as a play on the cluster's controller; return what the monitoring hosts were not told."""
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
-    monitoring = {name: local | variables for name, variables in hosts.items()}
+    monitoring = {name: local | of_it for name, of_it in hosts.items()}
     inventory = {"cluster": {"hosts": {"localhost": local}}, "monitoring": {"hosts": monitoring}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    (folder / "group_vars").symlink_to(ROOT / "group_vars")
-    note = {"content": "{{ monitoring_problems | to_json }}", "dest": str(folder / "problems"), "mode": "0600"}
+    if not (folder / "group_vars").exists():
+        (folder / "group_vars").symlink_to(ROOT / "group_vars")
+    note = {"content": "{{ monitoring_problems | default([]) | to_json }}", "dest": str(folder / "problems"), "mode": "0600"}
     play = {
         "hosts": "cluster",
         "gather_facts": False,
-        "vars": {"athena_release_figures_dir": str(folder / "told")},
+        "vars": {"athena_release_figures_dir": str(folder / "told"), **variables},
         "tasks": [*tasks, {"ansible.builtin.copy": note}],
     }
     done = run_plays(folder, [play], inventory=folder / "hosts.yml")
@@ -69,6 +70,23 @@ def looked(*unseen: str) -> list[dict[str, Any]]:
     return [{"ansible.builtin.set_fact": seen}, tell]
 
 
+def destroyed() -> list[dict[str, Any]]:
+    """Return the task of `destroy` that tells."""
+    plays = yaml.safe_load((ROOT / "playbooks/destroy.yml").read_text())
+    named = "Have the monitoring host expect nothing of them"
+    [tell] = [task for play in plays for task in play["tasks"] if task["name"] == named]
+    tell["ansible.builtin.include_tasks"] = str(TASKS / "tell_monitoring.yml")
+    return [tell]
+
+
+def lines_of(told: Path) -> list[str]:
+    return (told / "athena_release.prom").read_text().splitlines()
+
+
+def replicas(told: Path) -> list[str]:
+    return [line for line in lines_of(told) if line.startswith("athena_release_replicas")]
+
+
 @pytest.fixture
 def told(tmp_path: Path) -> Path:
     folder = tmp_path / "told"
@@ -95,6 +113,46 @@ def test_a_release_says_what_prometheus_compares_with_what_it_sees(tmp_path: Pat
         'athena_release_version_info{service="admin",version="0.1.0+g1234"} 1',
         'athena_release_version_info{service="proxy",version="0.1.0+g1234"} 1',
     ]
+
+
+def test_of_pods_that_prometheus_does_not_ask_it_is_not_told_how_many_there_are_to_be(
+    tmp_path: Path, told: Path
+) -> None:
+    run(tmp_path, {"here": {}}, deployed(), athena_monitored_pods={"proxy": {}})
+    assert replicas(told) == ['athena_release_replicas{service="proxy"} 3']
+    run(tmp_path, {"here": {}}, deployed(), athena_monitoring_reads_cluster=False)
+    assert replicas(told) == []
+    assert 'athena_release_version_info{service="proxy",version="0.1.0+g1234"} 1' in lines_of(told)
+
+
+@pytest.mark.parametrize(
+    ("seen", "left"),
+    [
+        ({}, ["admin", "proxy", "orchestrator"]),
+        ({"athena_monitored_pods": {"proxy": {}}}, ["proxy"]),
+        ({"athena_monitoring_reads_cluster": False}, []),
+    ],
+    ids=["all", "one", "none"],
+)
+def test_setting_up_forgets_what_is_compared_with_pods_that_are_not_asked(
+    tmp_path: Path, told: Path, seen: dict[str, Any], left: list[str]
+) -> None:
+    other = 'athena_release_version_info{service="proxy",version="0.1.0+g1234"} 1'
+    before = [*(f'athena_release_replicas{{service="{name}"}} 2' for name in CONTENT["replicas"]), other]
+    (told / "athena_release.prom").write_text("\n".join(before) + "\n")
+    plays = yaml.safe_load((ROOT / "playbooks/monitoring/metrics.yml").read_text())
+    named = "Forget how many pods there are to be where none are asked"
+    tasks = [task for play in plays for task in play["tasks"] if task["name"] == named]
+    assert len(tasks) == 1
+    run(tmp_path, {"here": {}}, tasks, **seen)
+    assert [line.split('"')[1] for line in replicas(told)] == left
+    assert lines_of(told)[len(left) :] == [other]
+
+
+def test_destroying_takes_back_what_was_told(tmp_path: Path, told: Path) -> None:
+    assert run(tmp_path, {"here": {}}, [*looked(), *destroyed()]) == []
+    for file in ("athena_release.prom", "athena_status.prom"):
+        assert all(line.startswith("#") for line in (told / file).read_text().splitlines())
 
 
 @pytest.mark.parametrize(("unseen", "known"), [("services", False), ("redis", False), ("callers", True)])

@@ -81,7 +81,9 @@ def test_each_health_is_probed(host: Host) -> None:
 def test_pods_of_a_cluster_are_asked_through_its_api_server(host: Host) -> None:
     [(labels, value)] = asked(host, 'up{job="inside"}')
     assert (labels["instance"], labels["service"], value) == ("athena-model-proxy-0", "inside", 1)
-    assert [value for _, value in asked(host, 'probe_success{service="inside"}')] == [1]
+    [(probed, well)] = asked(host, 'probe_success{service="inside"}')
+    assert (probed["job"], probed["pod"], well) == ("health", "athena-model-proxy-0", 1)
+    assert {labels["service"] for labels, _ in asked(host, 'probe_success{pod=""}')} == {"agent", "proxy"}
     assert len(asked(host, 'athena_build_info{job="inside"}')) == 1
 
 
