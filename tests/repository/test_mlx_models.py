@@ -232,6 +232,19 @@ def test_only_servers_of_declared_models_and_of_jobs_are_ours() -> None:
     assert host.in_the_way([TINY], heard) == ["old"]
 
 
+@pytest.mark.parametrize("is_check", [True, False])
+def test_a_folder_without_a_model_speaks_against_it_in_a_check_as_well(tmp_path: Path, is_check: bool) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.json").touch()
+    models = [TINY, *({"name": name, "source": {"folder": f"{tmp_path}/{name}"}} for name in ("there", "gone"))]
+    params = {"models": models, "memory_bytes": 0, "user": "nobody-here", "programs": {"mlx_uv": "/no/uv"}}
+    told = host.against(params, [], set(), is_check=is_check)
+    folder = f"mlx_models: gone: source.folder, {tmp_path}/gone, is not a folder with a model (config.json)"
+    # Accounts and programs are made by other parts of a deployment, which a check has not done.
+    assert told[0] == folder
+    assert len(told) == (1 if is_check else 3)
+
+
 def test_a_job_that_was_removed_halfway_is_still_found(tmp_path: Path) -> None:
     for name in ("com.athena.mlx.tiny", "com.athena.mlx.old.log", "com.athena.ollama"):
         (tmp_path / f"{name}.plist").touch()

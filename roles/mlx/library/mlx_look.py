@@ -113,7 +113,11 @@ def missing(params):
     for variable, program in params["programs"].items():
         if shutil.which(program) is None:
             yield f"{variable}: {program} is not a program that can be run. Install it, or name another"
-    for model in params["models"]:
+
+
+def without_files(models):
+    """Yield the folders of models that are not there, which nothing of a deployment makes."""
+    for model in models:
         folder = model["source"].get("folder")
         if folder and not (Path(folder) / "config.json").is_file():
             yield f"mlx_models: {model['name']}: source.folder, {folder}, is not a folder with a model (config.json)"
@@ -158,6 +162,17 @@ def folders_without_model(models_dir, names):
     )
 
 
+def against(params, heard, ours, *, is_check):
+    """Return all that speaks against serving the models here."""
+    models = params["models"]
+    return [
+        *foreign_ports(models, heard, ours),
+        *too_much(models, params["memory_bytes"]),
+        *without_files(models),
+        *([] if is_check else missing(params)),
+    ]
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -178,11 +193,7 @@ def main():
     ours = {*names, *others}
     module.exit_json(
         changed=False,
-        problems=[
-            *foreign_ports(models, heard, ours),
-            *too_much(models, params["memory_bytes"]),
-            *([] if module.check_mode else missing(params)),
-        ],
+        problems=against(params, heard, ours, is_check=module.check_mode),
         retired=sorted({*others, *in_the_way(models, [entry for entry in heard if entry["model"] in ours])}),
         listeners=[entry for entry in heard if entry["model"]],
         other_folders=folders_without_model(models_dir, names),
