@@ -35,7 +35,11 @@ def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **vari
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     if not (folder / "group_vars").exists():
         (folder / "group_vars").symlink_to(ROOT / "group_vars")
-    note = {"content": "{{ monitoring_problems | default([]) | to_json }}", "dest": str(folder / "problems"), "mode": "0600"}
+    note = {
+        "content": "{{ monitoring_problems | default([]) | to_json }}",
+        "dest": str(folder / "problems"),
+        "mode": "0600",
+    }
     play = {
         "hosts": "cluster",
         "gather_facts": False,

@@ -117,6 +117,58 @@ async def test_an_answer_without_a_token_is_none(bench: Bench) -> None:
     assert "without a single token" in (verdict.error or "")
 
 
+class OnlyEmbeds:
+    """An engine whose model makes vectors, and refuses a conversation in an engine's own words."""
+
+    def __init__(self, refusal: str, answer: str) -> None:
+        self.refusal, self.answer = refusal, answer
+
+    async def __call__(self, asked: Asked) -> None:
+        """Answer one request."""
+        if asked.path in {"/api/embed", "/v1/embeddings"}:
+            await asked.answer(200, self.answer.encode())
+        else:
+            await asked.answer(400, self.refusal.encode())
+
+
+OLLAMA_REFUSAL = '{"error": "\\"m\\" does not support chat"}'
+
+
+@pytest.mark.parametrize(
+    ("engine", "refusal", "answer"),
+    [
+        ("ollama", OLLAMA_REFUSAL, '{"model": "m", "embeddings": [[0.1, 0.2, 0.3]], "prompt_eval_count": 5}'),
+        (
+            "openai",
+            '{"error": {"message": "The model does not support Chat Completions API"}}',
+            '{"data": [{"index": 0, "embedding": [0.1, 0.2, 0.3]}], "usage": {"prompt_tokens": 5}}',
+        ),
+    ],
+)
+async def test_a_model_that_only_embeds_is_asked_for_a_vector(
+    bench: Bench, engine: str, refusal: str, answer: str
+) -> None:
+    standin = await bench.engine(OnlyEmbeds(refusal, answer))
+    (verdict,) = await ask(bench, row(1, standin.url, engine=engine))
+    assert (verdict.passed, verdict.error) == (True, None)
+    assert (verdict.answer, verdict.completion_tokens) == ("a vector of 3 numbers", None)
+    assert standin.asked[-1].json["input"] in (["What is 2+2?"], "What is 2+2?")
+
+
+async def test_one_that_gives_no_vector_either_fails(bench: Bench) -> None:
+    standin = await bench.engine(OnlyEmbeds(OLLAMA_REFUSAL, '{"model": "m", "embeddings": []}'))
+    (verdict,) = await ask(bench, row(1, standin.url))
+    assert (verdict.passed, verdict.error) == (False, "it only embeds, and gave no vector")
+
+
+async def test_what_an_engine_refuses_for_another_cause_is_no_reason_to_ask_for_a_vector(bench: Bench) -> None:
+    standin = await bench.engine(OnlyEmbeds('{"error": "\\"m\\" does not support thinking"}', "{}"))
+    (verdict,) = await ask(bench, row(1, standin.url))
+    assert not verdict.passed
+    assert "does not support thinking" in (verdict.error or "")
+    assert all("embed" not in asked.path for asked in standin.asked)
+
+
 async def test_an_engine_that_writes_but_does_not_count_passes(bench: Bench) -> None:
     (verdict,) = await ask(bench, row(1, (await bench.engine(does_not_count)).url, engine="openai"))
     assert verdict.passed

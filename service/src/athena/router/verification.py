@@ -8,7 +8,7 @@ import msgspec
 
 from athena.errors import AthenaError
 from athena.router.call import Call
-from athena.router.errors import NoBackendError
+from athena.router.errors import NeedWithoutHomeError, NoBackendError
 from athena.router.policy import groups
 from athena.router.services import RouterServices
 from athena.router.types import (
@@ -29,6 +29,7 @@ from athena.router.types import (
 from athena.settings import RouterSettings
 
 AT_ONCE = 4  # engines that are asked at the same time; each is asked one question after the other
+_NO_CHAT = "does not support chat"  # what an engine says of a model that only embeds
 _PLACES = ("first", "second", "third", "fourth", "fifth")
 
 
@@ -49,9 +50,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """What became of the question at one engine. `error` is None where it generated.
+    """What became of the question at one engine. `error` is None where it generated, or gave a vector.
 
-    `completion_tokens` is None where the engine wrote something but does not count.
+    `completion_tokens` is None where the engine wrote something but does not count, and of a model that only embeds,
+    whose `answer` says how long its vector is.
     """
 
     model: str
@@ -132,7 +134,7 @@ async def _ask(settings: RouterSettings, candidate: Candidate, question: Questio
     verdict = Verdict(
         model=candidate.model, engine=target.engine, endpoint_url=target.endpoint_url, place=candidate.place
     )
-    request = Request(
+    asked = Request(
         operation=Operation.CHAT,
         model=candidate.model,
         messages=[Message(role="user", content=question.text)],
@@ -142,19 +144,32 @@ async def _ask(settings: RouterSettings, candidate: Candidate, question: Questio
     try:
         # A router that knows no other engine has none to move on to, which would hide the failure of this one.
         async with RouterServices(settings, source=_Only(_alone(target, question))) as services:
-            reply = await services.dispatcher.open(Call.of(request))
             try:
-                events = [event async for event in reply.events()]
-            finally:
-                await reply.aclose()
-            _judge(verdict, events)
-            verdict.tokens_per_second = round(reply.tokens_per_second, 2) or None
+                await _answer(services, asked, verdict)
+            except NeedWithoutHomeError as error:
+                if _NO_CHAT not in error.detail.lower():
+                    raise
+                embedding = Request(operation=Operation.EMBED, model=candidate.model, inputs=[question.text])
+                await _answer(services, embedding, verdict)
     except NoBackendError as error:
         verdict.error = error.attempts[-1][1] if error.attempts else error.detail
     except AthenaError as error:
         verdict.error = error.detail
     verdict.seconds = round(time.monotonic() - began, 3)
     return verdict
+
+
+async def _answer(services: RouterServices, asked: Request, verdict: Verdict) -> None:
+    reply = await services.dispatcher.open(Call.of(asked))
+    try:
+        events = [event async for event in reply.events()]
+    finally:
+        await reply.aclose()
+    if asked.operation is Operation.EMBED:
+        _judge_vectors(verdict, events)
+        return
+    _judge(verdict, events)
+    verdict.tokens_per_second = round(reply.tokens_per_second, 2) or None
 
 
 def _alone(target: Target, question: Question) -> Backend:
@@ -183,3 +198,13 @@ def _judge(verdict: Verdict, events: Sequence[Event]) -> None:
     verdict.passed = bool(tokens or written)
     if not verdict.passed:
         verdict.error = f"it answered without a single token (finish reason {finish.reason})"
+
+
+def _judge_vectors(verdict: Verdict, events: Sequence[Event]) -> None:
+    """Put into the verdict how long the vector is that a model gave which only embeds."""
+    vectors = [vector for event in events if isinstance(event, Delta) for vector in event.vectors]
+    verdict.passed = bool(vectors and vectors[0])
+    if verdict.passed:
+        verdict.answer = f"a vector of {len(vectors[0])} numbers"
+    else:
+        verdict.error = "it only embeds, and gave no vector"
