@@ -30,8 +30,8 @@ Line = tuple[dict[str, str], str, str]
 class Caller:
     """Somebody on the host, with the only client that it has: Python."""
 
-    def __init__(self, host: Host, loki: str = LOKI) -> None:
-        self._host, self._loki = host, loki
+    def __init__(self, host: Host, loki: str = LOKI, hours: float = HOURS) -> None:
+        self._host, self._loki, self._nanoseconds = host, loki, int(hours * 3600 * 10**9)
 
     def ask(self, url: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Return status and text of an answer; headers with _ for -."""
@@ -47,7 +47,7 @@ class Caller:
     def lines(self, query: str) -> list[Line]:
         """Return labels with structured metadata, time in nanoseconds and text of each line of the last hours."""
         now = time.time_ns()
-        arguments = {"query": query, "limit": MOST_LINES, "start": now - HOURS * 3600 * 10**9, "end": now + 60 * 10**9}
+        arguments = {"query": query, "limit": MOST_LINES, "start": now - self._nanoseconds, "end": now + 60 * 10**9}
         status, text = self.ask(f"{self._loki}/loki/api/v1/query_range?{urlencode(arguments)}")
         assert status == 200, f"{query}: {text}"
         found = json.loads(text)["data"]["result"]

@@ -41,6 +41,8 @@ def test_what_is_moved_aside_while_the_collector_is_away_is_read_and_once(host: 
     def expected(most: int) -> list[str]:
         return sorted(f"{name} {number} of a job" for number in range(most))
 
+    # As it is before the first time: no earlier run of this test has left anything aside.
+    host.check_output(f"rm -f {LOG}.past {LOG}.past.0.gz")
     write(*range(50))
     assert found(50) == expected(50)
     host.check_output(f"launchctl bootout system/{JOB}")

@@ -42,32 +42,36 @@ def test_a_callers_request_id_finds_its_lines_of_orchestrator_and_engine(caller:
 
 
 def test_a_callers_request_id_finds_its_line_of_the_admin_api(caller: Caller) -> None:
-    asked = {"Authorization": f"Bearer {TOKEN}", "X_Request_ID": "from-the-admin-api-1"}
+    identity = f"from-the-admin-api-{time.time_ns()}"
+    asked = {"Authorization": f"Bearer {TOKEN}", "X_Request_ID": identity}
     status, text = caller.ask(f"{ADMIN}/api/llm-backends", **asked)
     assert status == 200, text
-    lines = caller.found('{environment="test"} | request_id="from-the-admin-api-1"')
+    lines = caller.found(f'{{environment="test"}} | request_id="{identity}"')
     assert [(labels["app"], labels["event"]) for labels, *_ in lines] == [("admin", "http_request_completed")]
 
 
 def test_an_event_is_found_by_what_the_line_says(caller: Caller) -> None:
-    assert caller.chat("event-1") == 200
+    identity = f"event-{time.time_ns()}"
+    assert caller.chat(identity) == 200
     for event in ("routing_llm_request", "llm_request_completed"):
-        lines = caller.found(f'{{app="proxy"}} | json | event="{event}" | request_id="event-1"')
+        lines = caller.found(f'{{app="proxy"}} | json | event="{event}" | request_id="{identity}"')
         assert [json.loads(text)["event"] for _, _, text in lines] == [event]
         assert {labels["service"] for labels, *_ in lines} == {"proxy"}
 
 
 @pytest.fixture
-def fallback(caller: Caller) -> list[Line]:
-    """The lines of requests for which an engine failed and another answered."""
+def fallback(host: Host) -> list[Line]:
+    """The lines of requests for which an engine failed and another answered, so late that panels show them."""
+    caller = Caller(host, hours=0.5)
     row = {"model_name": "falling", "backend_type": "auto", "endpoint_url": "http://127.0.0.1:11434"}
     status, text = caller.ask(f"{ADMIN}/api/llm-backends", row, Authorization=f"Bearer {TOKEN}")
     assert status in (201, 409), text  # there is one already where the tests are run again
+    identity = f"falling-{time.time_ns()}"
     numbers = iter(range(1000))
 
     # The proxy hears of the row a moment later, and asks MLX first from then on.
     def ask_until(lines: list[Line]) -> bool:
-        return bool(lines) or caller.chat(f"falling-{next(numbers)}", model="falling") != 200
+        return bool(lines) or caller.chat(f"{identity}-{next(numbers)}", model="falling") != 200
 
     query = '{app="proxy"} | json | event="mlx_failed_falling_back_to_ollama" | request_id=~"falling-.+"'
     return caller.found(query, ask_until)

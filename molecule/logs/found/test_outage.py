@@ -24,34 +24,34 @@ def caller(host: Host) -> Caller:
     return Caller(host)
 
 
-def written(host: Host) -> Counter[str]:
+def written(host: Host, name: str) -> Counter[str]:
     """Return the lines that the proxy itself has written of these requests."""
-    return Counter(host.check_output("grep -h outage- /var/lib/athena/logs/proxy.log").splitlines())
+    return Counter(host.check_output(f"grep -h {name} /var/lib/athena/logs/proxy.log").splitlines())
 
 
 @pytest.mark.timeout(SECONDS_DOWN + 600)
 def test_ten_minutes_without_loki_lose_no_line(caller: Caller, host: Host) -> None:
     host.check_output("systemctl stop athena-loki.service")
-    down, asked = time.monotonic(), 0
+    down, asked, name = time.monotonic(), 0, f"outage-{time.time_ns()}-"
     accidents = [
         (SECONDS_DOWN / 3, f"systemctl restart {COLLECTOR}"),
         (SECONDS_DOWN * 2 / 3, f"systemctl kill --signal KILL {COLLECTOR}"),
     ]
     while (passed := time.monotonic() - down) < SECONDS_DOWN:
-        assert caller.chat(f"outage-{asked}") == 200, "requests do not depend on Loki"
+        assert caller.chat(f"{name}{asked}") == 200, "requests do not depend on Loki"
         asked += 1
         if accidents and passed > accidents[0][0]:
             host.check_output(accidents.pop(0)[1])
         time.sleep(SECONDS_BETWEEN)
     assert not accidents, "the collector was restarted, and killed"
     host.check_output("systemctl start athena-loki.service")
-    expected = written(host)
+    expected = written(host, name)
     assert sum(expected.values()) == 2 * asked
 
     assert wait_until_ready(caller)
-    lines = caller.found('{app="proxy"} |= "outage-"', lambda lines: len(lines) >= len(expected), SENT_WITHIN_SECONDS)
+    lines = caller.found(f'{{app="proxy"}} |= "{name}"', lambda lines: len(lines) >= len(expected), SENT_WITHIN_SECONDS)
     assert Counter(text for _, _, text in lines) == expected
-    engine = caller.found('{app="engine"} |= "outage-"', lambda lines: len(lines) >= asked, SENT_WITHIN_SECONDS)
+    engine = caller.found(f'{{app="engine"}} |= "{name}"', lambda lines: len(lines) >= asked, SENT_WITHIN_SECONDS)
     assert len({labels["request_id"] for labels, *_ in engine}) == len(engine) == asked
 
 
