@@ -107,6 +107,24 @@ def test_a_deployment_tells_which_release_is_in_force(tmp_path: Path, told: Path
     assert not (told / "athena_status.prom").exists(), "of pods that nobody saw nothing is told"
 
 
+def test_a_deployment_that_could_not_look_at_the_pods_says_why_nothing_was_told_of_them(
+    tmp_path: Path, told: Path
+) -> None:
+    kept = {"content": "{{ athena_untold | to_json }}", "dest": str(told / "untold"), "mode": "0600"}
+    run(tmp_path, {"here": {}}, [*deployed(), {"ansible.builtin.copy": kept}])
+    [cause] = json.loads((told / "untold").read_text())
+    assert cause.startswith("of pods and drift nothing was told: The cluster of ")
+    assert "does not answer" in cause
+
+
+def test_of_what_was_told_nothing_is_said(tmp_path: Path, told: Path) -> None:
+    kept = {"content": "{{ athena_untold | to_json }}", "dest": str(told / "untold"), "mode": "0600"}
+    run(tmp_path, {"here": {}}, [{"ansible.builtin.copy": kept}])
+    assert json.loads((told / "untold").read_text()) == [], "where nothing was to be told"
+    run(tmp_path, {"here": {}}, [*looked(), {"ansible.builtin.copy": kept}])
+    assert json.loads((told / "untold").read_text()) == []
+
+
 def test_a_release_says_what_prometheus_compares_with_what_it_sees(tmp_path: Path, told: Path) -> None:
     run(tmp_path, {"here": {}}, deployed())
     lines = (told / "athena_release.prom").read_text().splitlines()
