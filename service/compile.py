@@ -20,8 +20,15 @@ from pathlib import Path
 # coroutines hold a prompt (a compiled one keeps what it knows until the collector comes), and those that define a
 # msgspec.Struct (its options are lost in a compiled class).
 MODULES = (
+    "athena/observability/gen_ai_metrics.py",
+    "athena/observability/identity.py",
+    "athena/observability/lines.py",
+    "athena/observability/requests.py",
+    "athena/observability/stamp.py",
     "athena/outbox.py",
+    "athena/proxy/caller.py",
     "athena/proxy/callers.py",
+    "athena/proxy/forwarding.py",
     "athena/proxy/server/coalescing.py",
     "athena/proxy/server/connection.py",
     "athena/proxy/server/eager.py",

@@ -62,7 +62,7 @@ def test_python_takes_the_compiled_form_of_each_module(site: Path) -> None:
 
 
 def test_what_is_compiled_passes_the_tests_of_its_source(site: Path) -> None:
-    folders = ("tests/orchestrator", "tests/proxy", "tests/router", "tests/steadiness")
+    folders = ("tests/observability", "tests/orchestrator", "tests/proxy", "tests/router", "tests/steadiness")
     options = ("-q", "-p", "no:cacheprovider", "-m", "not engine and not slow and not patches_source")
     done = run(sys.executable, "-m", "pytest", *options, *folders, site=site)
     assert done.returncode == 0, done.stdout[-20_000:]

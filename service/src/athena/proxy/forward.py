@@ -1,7 +1,6 @@
 """The path of a request for a reply: from the caller's bytes to an engine and back, watched at both ends."""
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -13,128 +12,23 @@ from athena.observability.gen_ai_metrics import NO_PROVIDER, OPERATION_NAMES, OT
 from athena.observability.proxy_metrics import ProxyMetrics
 from athena.proxy.caller import scope_of
 from athena.proxy.callers import Callers, priority_of
-from athena.proxy.http import JSON, InternalError, error_answer
-from athena.proxy.quota import Quota, RateLimitError
+from athena.proxy.forwarding import Forwarding
+from athena.proxy.http import JSON, InternalError
+from athena.proxy.quota import RateLimitError
 from athena.proxy.server.errors import ShuttingDownError
 from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
-from athena.router.dialects import ReplyEncoder, codec
 from athena.router.dispatch import Dispatcher, OpenReply
 from athena.router.errors import RequestRejectedError
 from athena.router.snapshot import Configuration
-from athena.router.types import Dialect, Event, Operation, Target, Usage
+from athena.router.types import Dialect, Event, Operation
 
 if TYPE_CHECKING:
     from athena.observability.otel import Span, Traces
 
 log = structlog.get_logger()
 
-_BYTES_OF_A_TOKEN = 4  # of a prompt, about
-_LINES_OF_AN_EVENT = 2  # of SSE: the data, and a blank one
 _UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
-
-
-class _Forwarding:
-    """One request for a reply, and what becomes of it."""
-
-    __slots__ = (
-        "call", "dialect", "error_type", "exchange", "first_token", "identity", "limits", "lines", "operation", "quota",
-        "span", "status", "target", "usage",
-    )  # fmt: skip
-
-    def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
-        self.dialect = dialect
-        self.operation = operation
-        self.exchange = exchange
-        self.identity = exchange.identity
-        self.call: Call | None = None
-        self.target: Target | None = None
-        self.first_token: float | None = None
-        self.usage: Usage | None = None
-        self.quota: Quota | None = None
-        self.limits = b""  # header lines, where the caller's key has any
-        self.lines = 0  # of a stream, where the caller's key has a limit of tokens
-        self.error_type = ""
-        self.status = 200
-        self.span: Span | None = None
-
-    def fields(self, content_type: bytes) -> bytes:
-        """Return the headers of an answer: what it is, whose it is, and who gave it."""
-        target = self.target
-        if target is None:
-            return b"content-type: %b\r\nx-request-id: %b\r\n%b" % (content_type, self.identity, self.limits)
-        number = target.backend.id
-        return b"content-type: %b\r\nx-request-id: %b\r\nx-athena-backend: %b\r\nx-athena-backend-id: %b\r\n%b" % (
-            content_type,
-            self.identity,
-            target.engine.encode(),
-            b"default" if number is None else b"%d" % number,
-            self.limits,
-        )
-
-    def encoder(self, call: Call) -> ReplyEncoder:
-        """Return what puts an engine's events into the caller's dialect."""
-        request = call.request
-        return codec(self.dialect).encoder(
-            call.operation,
-            call.model,
-            include_usage=request.include_usage,
-            started=self.exchange.started,
-            echo=request.echo,
-        )
-
-    @property
-    def write(self) -> Callable[[bytes], None]:
-        """What sends a piece of a stream to the caller."""
-        write = self.exchange.write
-        if self.quota is None or not self.quota.counts_tokens:
-            return write
-
-        def count(data: bytes) -> None:
-            self.lines += data.count(b"\n")
-            write(data)
-
-        return count
-
-    def tokens(self) -> int:
-        """Return how many tokens the request has cost, as its engine counted.
-
-        Where that is not known, because the caller left before the end or the engine does not say, they are estimated:
-        nobody is to get round a limit by leaving early. A refusal costs none.
-        """
-        if self.usage is not None:
-            return self.usage.prompt_tokens + self.usage.completion_tokens
-        if self.call is None or (self.target is None and self.error_type != CANCELLED):
-            return 0
-        pieces = self.lines if self.dialect is Dialect.OLLAMA else self.lines // _LINES_OF_AN_EVENT
-        return len(self.call.body) // _BYTES_OF_A_TOKEN + pieces
-
-    def refuse(self, error: AthenaError) -> None:
-        """Answer with an error, in the caller's dialect."""
-        self.error_type = error.code
-        answer = error_answer(self.dialect, error)
-        self.status = answer.status
-        head = b"%b%b" % (self.fields(JSON), answer.fields.partition(b"\r\n")[2])
-        self.exchange.respond(answer.status, head, answer.body)
-
-    def break_off(self, error: AthenaError) -> None:
-        """End an answer that has begun: an error event, and the connection closed without the end of the body.
-
-        Nobody can take it for a whole one.
-        """
-        self.error_type = error.code
-        model = self.call.model if self.call is not None else ""
-        event = codec(self.dialect).encoder(self.operation, model).broken(error)
-        # The blank line ends an SSE event of the engine that lacks its own; one too many does no harm.
-        self.exchange.write(b"\n" + event if self.dialect is not Dialect.OLLAMA else event)
-        self.exchange.abort()
-
-    def fail(self, error: AthenaError) -> None:
-        """Tell the caller of an error, whether or not the answer has begun."""
-        if self.exchange.answered:
-            self.break_off(error)
-        else:
-            self.refuse(error)
 
 
 class Forwarder:
@@ -157,7 +51,7 @@ class Forwarder:
 
     async def serve(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
         """Answer one request, whatever happens on the way."""
-        forwarding = _Forwarding(dialect, operation, exchange)
+        forwarding = Forwarding(dialect, operation, exchange)
         if self._traces is not None:
             forwarding.span = _begin(self._traces, forwarding)
         self._metrics.active.inc()
@@ -190,11 +84,11 @@ class Forwarder:
 
     def refuse(self, dialect: Dialect, operation: Operation, exchange: Exchange, error: AthenaError) -> None:
         """Answer a request that the server did not take, and count it."""
-        forwarding = _Forwarding(dialect, operation, exchange)
+        forwarding = Forwarding(dialect, operation, exchange)
         forwarding.refuse(error)
         self._record(forwarding)
 
-    async def _answer(self, forwarding: _Forwarding) -> None:
+    async def _answer(self, forwarding: Forwarding) -> None:
         exchange = forwarding.exchange
         caller = self._callers.identify(exchange, scope_of(forwarding.operation))
         call = forwarding.call = Call(forwarding.dialect, forwarding.operation, exchange.body)
@@ -233,7 +127,7 @@ class Forwarder:
             return SHUTDOWN
         return CANCELLED
 
-    def _record(self, forwarding: _Forwarding) -> None:
+    def _record(self, forwarding: Forwarding) -> None:
         call, target = forwarding.call, forwarding.target
         known = call is not None and bool(self._configuration.snapshot.routes.get(call.model))
         self._metrics.replies.record(
@@ -250,7 +144,7 @@ class Forwarder:
             _end(forwarding.span, forwarding)
 
 
-def _begin(traces: "Traces", forwarding: _Forwarding) -> "Span":
+def _begin(traces: "Traces", forwarding: Forwarding) -> "Span":
     """Begin the span of a request, in its caller's trace if it names one."""
     exchange = forwarding.exchange
     operation = OPERATION_NAMES[forwarding.operation]
@@ -264,7 +158,7 @@ def _begin(traces: "Traces", forwarding: _Forwarding) -> "Span":
     return traces.serve(operation, exchange.headers, attributes)
 
 
-def _end(span: "Span", forwarding: _Forwarding) -> None:
+def _end(span: "Span", forwarding: Forwarding) -> None:
     """End the span of a request with what has become of it."""
     call, target, error_type = forwarding.call, forwarding.target, named(forwarding.error_type)
     if call is not None:
@@ -279,7 +173,7 @@ def _end(span: "Span", forwarding: _Forwarding) -> None:
     span.end(error_type, fault=group_of(error_type) == ErrorGroup.BACKEND)
 
 
-async def _whole(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None:
+async def _whole(forwarding: Forwarding, call: Call, reply: OpenReply) -> None:
     """Answer once the whole reply is there."""
     if reply.passthrough:
         body, content_type = reply.body, reply.content_type
@@ -289,7 +183,7 @@ async def _whole(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None:
     forwarding.exchange.respond(200, forwarding.fields(content_type), body)
 
 
-async def _stream(forwarding: _Forwarding, call: Call, reply: OpenReply) -> None:
+async def _stream(forwarding: Forwarding, call: Call, reply: OpenReply) -> None:
     """Answer piece by piece, as fast as the caller reads."""
     exchange = forwarding.exchange
     forwarding.first_token = perf_counter() - exchange.started
