@@ -115,7 +115,7 @@ async def test_what_a_refused_caller_is_told_comes_from_the_measured_time_of_a_r
 
 
 async def test_a_caller_who_floods_does_not_keep_a_modest_one_waiting(stage: Stage) -> None:
-    busy = await stage.occupy("one", 0.3)
+    busy = await stage.occupy("one", 2.0)
     flood = asyncio.create_task(
         stage.ask_many("one", [f"flood {number} [tokens=1 pause=0.03]" for number in range(30)], source="127.0.0.2")
     )
@@ -127,7 +127,7 @@ async def test_a_caller_who_floods_does_not_keep_a_modest_one_waiting(stage: Sta
 
 
 async def test_long_prompts_do_not_starve_short_ones(stage: Stage) -> None:
-    busy = await stage.occupy("one", 0.3)
+    busy = await stage.occupy("one", 2.0)
     long = [f"{'long ' * 20_000}{number} [tokens=1 pause=0.03]" for number in range(8)]
     first = asyncio.create_task(stage.ask_many("one", long, source="127.0.0.2"))
     await until(lambda: stage.proxy.metric("athena_backend_queued", model="one") == 8)
@@ -140,14 +140,14 @@ async def test_long_prompts_do_not_starve_short_ones(stage: Stage) -> None:
 
 
 async def test_who_leaves_the_queue_never_reaches_the_engine(stage: Stage) -> None:
-    busy = await stage.occupy("one", 0.4)
+    busy = await stage.occupy("one", 2.0)
     callers = [Caller(stage.proxy.url) for _ in range(5)]
     for number, caller in enumerate(callers):
         await caller.send(OLLAMA_CHAT, question(OLLAMA_CHAT, "one", f"left {number}", stream=number % 2 == 0))
     await until(lambda: stage.proxy.metric("athena_backend_queued", model="one") == 5)
     for caller in callers:
         caller.leave()
-    await until(lambda: stage.proxy.metric("athena_backend_queued", model="one") == 0, 1.0)
+    await until(lambda: stage.proxy.metric("athena_backend_queued", model="one") == 0, 1.5)
     assert (await busy).complete
     assert (await stage.ask("one", "after")).complete
     assert not [prompt for prompt in stage.engine.report().prompts if prompt.startswith("left")]
