@@ -78,7 +78,8 @@ class CompiledAthena(Athena):
         obtained = super().obtain()
         system = {"PYTHON": str(SYSTEM_PYTHON)} if SYSTEM_PYTHON.exists() else {}
         output(REPOSITORY / "bootstrap/venv", _TOOLS, REPOSITORY / "service/requirements-compile.txt", env=system)
-        shutil.rmtree(_COMPILED, ignore_errors=True)
+        if _COMPILED.exists():
+            shutil.rmtree(_COMPILED)
         shutil.copytree(REPOSITORY / "service/src", _COMPILED)
         output(_TOOLS / "bin/python", REPOSITORY / "service/compile.py", _COMPILED)
         return f"{obtained}, compiled"
