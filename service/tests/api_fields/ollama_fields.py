@@ -7,6 +7,9 @@ from tests.api_fields.field import Field, Path
 from tests.api_fields.openai_fields import PNG, SCHEMA, TOOL
 
 CALL = {"id": "c1", "function": {"index": 1, "name": "weather", "arguments": {"in": "Oslo"}}}
+_LOADS = (
+    "without one, Ollama loads or unloads the model; of an engine that holds its model the proxy says that it is loaded"
+)
 _MEMORY = "how to run the model, which other engines know themselves"
 
 
@@ -66,7 +69,7 @@ CHAT = Path(
     operation=Operation.CHAT,
     least={"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
     fields=(
-        Field("messages", {"messages": []}, "without one, Ollama loads or unloads the model", required=True),
+        Field("messages", {"messages": []}, _LOADS, required=True),
         Field("messages[].role", _message(role="user"), required=True),
         Field("messages[].content", _message(content="Hi"), required=True),
         Field("messages[].thinking", {"messages": [{"role": "assistant", "content": "", "thinking": "They greet."}]}),
@@ -107,11 +110,11 @@ GENERATE = Path(
     operation=Operation.GENERATE,
     least={"model": "m", "prompt": "Once"},
     fields=(
-        Field("prompt", {"prompt": "Once"}, "without one, Ollama loads or unloads the model", required=True),
+        Field("prompt", {"prompt": "Once"}, _LOADS, required=True),
         Field("system", {"system": "Be brief."}, "put before the prompt where the engine is no Ollama"),
-        Field("suffix", {"suffix": "The end."}),
+        Field("suffix", {"suffix": "The end."}, "an empty one is taken by every engine"),
         Field("images", {"images": [PNG]}),
-        Field("template", {"template": "{{ .Prompt }}"}),
+        Field("template", {"template": "{{ .Prompt }}"}, "an empty one is taken by every engine"),
         Field("context", {"context": [1]}),
         Field("raw", {"raw": True}, "false is taken by every engine"),
         Field("think", {"think": True}, "false is taken by every engine"),

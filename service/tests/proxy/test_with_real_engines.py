@@ -1,6 +1,8 @@
 """The official clients against the proxy with real engines behind: Ollama, MLX, and Ollama's OpenAI side."""
 
 import json
+import os
+import subprocess
 import time
 from typing import Any
 
@@ -10,7 +12,10 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.proxy.conftest import Served
+from tests.engines.fixtures import ollama_binary
+from tests.engines.server import EngineServer
+from tests.proxy.conftest import Served, StartProxy
+from tests.proxy.standin import backend
 
 pytestmark = pytest.mark.engine
 
@@ -184,6 +189,35 @@ def test_what_is_loaded_and_what_a_model_is_made_of_is_told_the_ollama_client(se
         assert loaded[0].size
         assert shown.modelinfo
         assert shown.modelinfo["llama.context_length"]
+
+
+@pytest.mark.parametrize("kind", ["ollama", "mlx", "openai"])
+def test_ollamas_own_command_runs_shows_and_stops_a_model_of_every_engine(
+    kind: str, request: pytest.FixtureRequest, proxy_for: StartProxy
+) -> None:
+    engine: EngineServer = request.getfixturevalue("mlx_server" if kind == "mlx" else "ollama_server")
+    name = "m" if kind == "mlx" else engine.model
+    row = backend(name, kind, engine.url, timeout_seconds=60, max_tokens=4, capabilities={"context_tokens": 900})
+    environment = {**os.environ, "OLLAMA_HOST": proxy_for(row)}
+
+    def command(*words: str) -> str:
+        ran = subprocess.run(
+            [ollama_binary(), *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+        return ran.stdout
+
+    command("run", name, "Why is the sky blue?")
+    assert "context length" in command("show", name)
+    assert name in command("list")
+    command("stop", name)
 
 
 def test_the_proxy_says_what_the_engine_says(served: Served) -> None:

@@ -14,14 +14,15 @@ from athena.proxy.caller import scope_of
 from athena.proxy.callers import Callers, priority_of
 from athena.proxy.forwarding import Forwarding
 from athena.proxy.http import JSON, InternalError
+from athena.proxy.loads import is_load, loaded
 from athena.proxy.quota import RateLimitError
 from athena.proxy.server.errors import ShuttingDownError
 from athena.proxy.server.exchange import LEFT, UNREAD, Exchange
 from athena.router.call import Call
 from athena.router.dispatch import Dispatcher, OpenReply
-from athena.router.errors import RequestRejectedError
+from athena.router.errors import NeedWithoutHomeError, NoBackendError, RequestRejectedError
 from athena.router.snapshot import Configuration
-from athena.router.types import Dialect, Event, Operation
+from athena.router.types import Dialect, Event, Operation, Usage
 
 if TYPE_CHECKING:
     from athena.observability.otel import Span, Traces
@@ -105,7 +106,17 @@ class Forwarder:
                 forwarding.limits = error.fields
                 raise
             forwarding.quota = caller.quota
-        reply = await self._dispatcher.open(call)
+        try:
+            reply = await self._dispatcher.open(call)
+        except (NeedWithoutHomeError, NoBackendError):
+            if call.operation is Operation.EMBED or not is_load(call):
+                raise
+            forwarding.target = await self._dispatcher.holder(call.model)
+            if forwarding.target is None:
+                raise
+            forwarding.usage = Usage()
+            exchange.respond(200, forwarding.fields(JSON), loaded(call))
+            return
         forwarding.target = reply.target
         try:
             if call.stream:

@@ -156,12 +156,19 @@ def _known(doors: list[Door]) -> Mapping[str, Any]:
     known = [capabilities_of(door) for door in doors]
     able = [word for need, word in _CAPABILITIES.items() if any(one.can.get(need) for one in known)]
     contexts = [one.context_tokens for one in known if one.context_tokens is not None]
+    # Ollama's own command looks for these four wherever there is any; 0 is what nobody knows.
+    info: dict[str, Any] = {
+        "general.architecture": "unknown",
+        "general.parameter_count": 0,
+        "unknown.embedding_length": 0,
+        "unknown.context_length": max(contexts, default=0),
+    }
     return {
         "modelfile": "",
         "parameters": "",
         "template": "",
         "details": NO_DETAILS,
-        "model_info": {"general.context_length": max(contexts)} if contexts else {},
+        "model_info": info if contexts else None,
         "capabilities": ["completion", *able],
         "modified_at": datetime.now(UTC).isoformat(),
     }

@@ -25,7 +25,7 @@ from athena.router.routes import Door, Route, enter, line_up, route_of
 from athena.router.snapshot import Configuration
 from athena.router.ticket import Ticket
 from athena.router.told_reply import ToldReply, tell_prompt
-from athena.router.types import Backend, BackendType, Snapshot
+from athena.router.types import Backend, BackendType, Snapshot, Target
 from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
 
@@ -120,6 +120,15 @@ class Dispatcher:
             self.follow()
         route = self._routes.get(model) or await self._route(model)
         return route.doors
+
+    async def holder(self, model: str) -> Target | None:
+        """Return the first engine of a model's route that serves, and holds its model as long as it runs, if any does.
+
+        All but an Ollama do.
+        """
+        now = self._gates.clock()
+        doors = await self.doors(model)
+        return next((d.target for d in doors if d.target.engine is not BackendType.OLLAMA and d.gate.usable(now)), None)
 
     async def why(self, model: str) -> Why:
         """Return how requests for a model go just now, and why."""

@@ -232,6 +232,14 @@ def test_fields_that_change_nothing_keep_no_engine_away(engine: BackendType) -> 
     assert sent(engine, openai(CHAT | fields))["messages"] == USER
 
 
+@pytest.mark.parametrize("engine", [BackendType.MLX, BackendType.OPENAI])
+def test_fields_that_programs_send_empty_keep_no_engine_away(engine: BackendType) -> None:
+    empty: dict[str, Any] = {"suffix": "", "system": "", "template": "", "context": [], "images": [], "format": "", "options": None}
+    body = sent(engine, ollama(GENERATE | empty, Operation.GENERATE))
+    assert body["prompt"] == "Once"
+    assert not empty.keys() & body.keys()
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [

@@ -21,6 +21,8 @@ from athena.router.types import Message, Operation, Request, Sampling, ToolCall
 
 # Extra fields of this dialect that are passed on to an engine that speaks it.
 PASSED_ON = frozenset({"context", "images", "keep_alive", "raw", "suffix", "template", "think"})
+# Extra fields that programs in Go, Ollama's own command among them, send empty where they have nothing to say.
+_SAID_EMPTY = frozenset({"context", "images", "suffix", "template"})
 
 
 class _Function(msgspec.Struct):
@@ -83,7 +85,11 @@ def decode(operation: Operation, body: bytes) -> Request:
     kind = _Chat if operation is Operation.CHAT else _Generate
     asked = convert(fields, kind)
     options = {name: value for name, value in (asked.options or {}).items() if value is not None}
-    extra = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
+    extra = {
+        name: value
+        for name, value in fields.items()
+        if name not in kind.__struct_fields__ and not (name in _SAID_EMPTY and value in ("", []))
+    }
     if others := {name: value for name, value in options.items() if name not in _Options.__struct_fields__}:
         extra["options"] = others
     if operation is Operation.CHAT:
