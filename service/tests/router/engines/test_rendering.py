@@ -234,7 +234,8 @@ def test_fields_that_change_nothing_keep_no_engine_away(engine: BackendType) -> 
 
 @pytest.mark.parametrize("engine", [BackendType.MLX, BackendType.OPENAI])
 def test_fields_that_programs_send_empty_keep_no_engine_away(engine: BackendType) -> None:
-    empty: dict[str, Any] = {"suffix": "", "system": "", "template": "", "context": [], "images": [], "format": "", "options": None}
+    empty: dict[str, Any] = dict.fromkeys(("format", "suffix", "system", "template"), "")
+    empty |= {"context": [], "images": [], "options": None}
     body = sent(engine, ollama(GENERATE | empty, Operation.GENERATE))
     assert body["prompt"] == "Once"
     assert not empty.keys() & body.keys()
