@@ -3,12 +3,12 @@
 An alert waits for some minutes before it tells of what is told here at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 SILENT_SECONDS = 300  # since the last report of a host; alert HostDoesNotReport
-BACKUP_HOURS = 26  # since the newest backup; alert BackupTooOld
+BACKUP_HOURS = 26  # since the newest backup that was proven; alert BackupTooOld
 BAD_STATES = {
     "hung": "takes requests and generates nothing",
     "down": "does not listen",
@@ -48,12 +48,18 @@ def host_problems(hosts: Iterable[Mapping[str, Any]], now: datetime | None = Non
     return problems
 
 
-def backup_problems(backup: Mapping[str, Any], now: datetime | None = None) -> list[str]:
-    """Return a sentence if the newest backup is too old, by its manifest; an empty one is of a database without."""
-    if not backup:
-        return []
-    hours = ((now or datetime.now(UTC)) - datetime.fromisoformat(backup["made_at"])).total_seconds() / 3600
-    too_old = f"the last backup, {backup['id']}, is {hours:.0f} hours old; one is made each night"
+def backup_problems(backups: Sequence[Mapping[str, Any]], now: datetime | None = None) -> list[str]:
+    """Return a sentence if the newest backup that was proven is too old, or none was, by `athena-backup list`.
+
+    The alert goes by the same one: `athena_backup_timestamp_seconds`. Of those that a program of before lists, which does
+    not say, each counts as proven.
+    """
+    proven = [one for one in backups if one.get("proven_at", "unknown")]
+    if not proven:
+        return [f"there are backups, the newest is {backups[-1]['id']}, and none was proven"] if backups else []
+    newest = proven[-1]
+    hours = ((now or datetime.now(UTC)) - datetime.fromisoformat(newest["made_at"])).total_seconds() / 3600
+    too_old = f"the last good backup, {newest['id']}, is {hours:.0f} hours old; one is made and proven each night"
     return [too_old] if hours > BACKUP_HOURS else []
 
 

@@ -67,13 +67,30 @@ def test_a_host_that_is_silent_and_an_engine_that_does_not_serve_are_told(report
     assert signals.host_problems([reported], NOW) == told
 
 
+def backup(number: int, hours: float, **said: Any) -> dict[str, Any]:
+    return {"id": f"b{number}", "made_at": (NOW - timedelta(hours=hours)).isoformat(), **said}
+
+
+PROVEN = {"proven_at": NOW.isoformat()}
+NOT_PROVEN = {"proven_at": None}
+
+
 @pytest.mark.parametrize(("hours", "told"), [(25.9, []), (26.1, ["26"]), (51, ["51"])])
-def test_a_backup_that_is_too_old_is_told(hours: float, told: list[str]) -> None:
-    made_at = (NOW - timedelta(hours=hours)).isoformat()
-    assert signals.backup_problems({"id": "b7", "made_at": made_at}, NOW) == [
-        f"the last backup, b7, is {age} hours old; one is made each night" for age in told
+@pytest.mark.parametrize("said", [PROVEN, {}], ids=["now", "by a program of before"])
+def test_a_backup_that_is_too_old_is_told(hours: float, told: list[str], said: dict[str, Any]) -> None:
+    assert signals.backup_problems([backup(6, 99, **said), backup(7, hours, **said)], NOW) == [
+        f"the last good backup, b7, is {age} hours old; one is made and proven each night" for age in told
     ]
-    assert signals.backup_problems({}, NOW) == []
+    assert signals.backup_problems([], NOW) == []
+
+
+def test_a_backup_that_was_not_proven_does_not_count() -> None:
+    new = [backup(number, 48 - number, **NOT_PROVEN) for number in (8, 9)]
+    assert signals.backup_problems([backup(7, 27, **PROVEN), backup(8, 1, **NOT_PROVEN)], NOW) == [
+        "the last good backup, b7, is 27 hours old; one is made and proven each night"
+    ]
+    assert signals.backup_problems([backup(7, 25, **PROVEN), *new], NOW) == []
+    assert signals.backup_problems(new, NOW) == ["there are backups, the newest is b9, and none was proven"]
 
 
 class AdminApi(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,16 @@ def test_a_backup_that_does_not_restore_to_what_it_was_made_of_is_refused(host: 
     assert "public.llm_backends is 1 rows" in refused.stderr
     assert databases(host) == before
     host.check_output(f"rm {made['path']} {description}")
+
+
+def test_a_backup_is_proven_from_when_it_was_restored_and_is_what_it_was_made_of(host: Host) -> None:
+    made = json.loads(backup(host, "make").stdout)
+    assert made["proven_at"] is None
+    proven = json.loads(backup(host, "verify", made["id"]).stdout)
+    assert proven == {**made, "proven_at": proven["proven_at"]}
+    assert datetime.fromisoformat(proven["proven_at"]) >= datetime.fromisoformat(made["made_at"])
+    assert json.loads(backup(host, "list").stdout)[-1] == proven
+    host.check_output(f"rm {made['path']} {BACKUPS}/{made['id']}.json")
 
 
 def test_what_changed_since_a_backup_is_told_table_by_table(host: Host) -> None:

@@ -94,6 +94,8 @@ class Manifest:
     schema: str | None = None
     # Whether it stays however old: until somebody removes its two files.
     kept: bool = False
+    # When it was last restored and was what it says here; None: never.
+    proven_at: str | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -204,6 +206,7 @@ class Backups:
             "made_at": manifest.made_at,
             "size": manifest.size,
             "sha256": manifest.sha256,
+            "proven_at": manifest.proven_at,
             "schema": manifest.schema,
             "tables": len(manifest.tables),
             "rows": sum(rows for rows, _ in manifest.tables.values()),
@@ -224,13 +227,16 @@ class Backups:
         """Restore a backup beside the live database, compare it with its manifest, and drop it again."""
         manifest = self.find(wanted)
         with self._restored(manifest):
-            self._tell(manifest)
-            return self._described(manifest)
+            proven = replace(manifest, proven_at=datetime.now(UTC).isoformat(timespec="seconds"))
+            self._describe(proven)
+            self._tell()
+            return self._described(proven)
 
-    def _tell(self, proven: Manifest) -> None:
-        """Leave the figures of the newest backup, which was just proven, for Prometheus."""
+    def _tell(self) -> None:
+        """Leave the figures of the newest backup that was proven, for Prometheus."""
         folder = self._settings.metrics_folder
-        if proven == self.manifests()[-1] and folder is not None and folder.is_dir():
+        if folder is not None and folder.is_dir():
+            proven = [one for one in self.manifests() if one.proven_at][-1]
             file = folder / "athena_backup.prom"
             unfinished = file.with_name(file.name + PART)
             try:
