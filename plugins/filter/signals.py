@@ -51,8 +51,8 @@ def host_problems(hosts: Iterable[Mapping[str, Any]], now: datetime | None = Non
 def backup_problems(backups: Sequence[Mapping[str, Any]], now: datetime | None = None) -> list[str]:
     """Return a sentence if the newest backup that was proven is too old, or none was, by `athena-backup list`.
 
-    The alert goes by the same one: `athena_backup_timestamp_seconds`. Of those that a program of before lists, which does
-    not say, each counts as proven.
+    The alert goes by the same one: `athena_backup_timestamp_seconds`. Of those that a program of before lists, which
+    does not say, each counts as proven.
     """
     proven = [one for one in backups if one.get("proven_at", "unknown")]
     if not proven:
