@@ -22,6 +22,7 @@ def play_context() -> SimpleNamespace:
 @pytest.fixture
 def do(tmp_path: Path, play_context: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Operation:
     """Operations on the ledger of a folder, in a checkout without git."""
+    load("roles/release/module_utils/release_runs.py")
     module = load("roles/release/action_plugins/release_journal.py")
     action = module.ActionModule.__new__(module.ActionModule)
     action._state = tmp_path / "state"
@@ -107,8 +108,9 @@ def test_what_a_failed_release_could_not_take_back_is_of_the_release_in_force_fr
         do("close", outcome="failed, taken back", verdict=3, content={}, error="a pod", left=left)
 
     def in_force(*names: str) -> Any:
-        module = load("roles/release/action_plugins/release_journal.py")
-        return module._active([entry(tmp_path, name) for name in names])["content"]
+        return load("roles/release/module_utils/release_runs.py").active([entry(tmp_path, name) for name in names])[
+            "content"
+        ]
 
     assert close({"n": 1, "schema": "a", "ahead": False}) == "r1"
     fail({"n": 2, "schema": "b", "ahead": False}, {"schema": "b", "ahead": True})
@@ -157,6 +159,8 @@ def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do:
         ("deploy", "rollback", True),
         ("update", "rollback", True),
         ("rotate", "rollback", False),
+        ("rotate", "rotate", True),
+        ("deploy", "rotate", True),
         ("scale", "rollback", False),
         ("deploy", "scale", False),
         ("rollback", "rollback", True),
@@ -301,7 +305,7 @@ def test_a_run_that_changes_nothing_leaves_known_what_is_half_done(do: Operation
     assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
 
 
-@pytest.mark.parametrize("action", ["scale", "fleet", "restore", "rotate"])
+@pytest.mark.parametrize("action", ["scale", "fleet", "restore"])
 @pytest.mark.parametrize("outcome", ["in force", "failed, taken back"])
 def test_what_does_not_mend_it_leaves_known_what_is_half_done(
     do: Operation, tmp_path: Path, action: str, outcome: str
@@ -332,6 +336,20 @@ def test_what_changes_nothing_and_does_not_mend_it_is_in_no_ledger(do: Operation
     opened(do, "fleet")
     assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] is None
     assert do("read")["half_done"] is True
+
+
+@pytest.mark.parametrize("left_by", ["rotate", "update"])
+def test_a_rotation_mends_what_a_deployment_would(do: Operation, tmp_path: Path, left_by: str) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, left_by)
+    step(do, "secrets", {"n": 1})
+    killed(tmp_path)
+    do("unlock")
+    assert opened(do, "rotate")["msg"].startswith(f"Going on where the '{left_by}' since ")
+    step(do, "services", {"n": 1})
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r3"
+    assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
 
 
 def test_a_fleet_mends_what_a_fleet_left_whose_lock_was_removed(do: Operation, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`
 answers with `releases` (oldest first) and `active`, the release that is in force, with what failed ones since then left
 other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
-A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment takes the lock over
-and goes on, a rollback goes back from what a deployment, an update or another rollback had begun, and `destroy` leaves
-nothing to go on with; any other action is refused until one of them has ended well. Where the lock is removed instead,
+A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment (a rotation is one)
+takes the lock over and goes on, a rollback goes back from what a deployment, an update or another rollback had
+begun, and `destroy` leaves nothing to go on with; any other action is refused until one of them has ended well. Which
+runs there were, and what mends what, is decided in `release_runs.py`. Where the lock is removed instead,
 the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows. Things
 stand half done from then on, and whoever takes the lock next goes on from there, as if it had not been removed. What
 does not mend that, a fleet or a scale after a deployment that was killed, may be done, and leaves it known.
@@ -19,6 +20,7 @@ does not mend that, a fleet or a scale after a deployment that was killed, may b
 
 import fcntl
 import getpass
+import importlib
 import json
 import os
 import shutil
@@ -31,17 +33,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible.plugins.action import ActionBase
 
+# Modules have a role's module_utils beside them where they run; an action, which runs here, has to say where they are.
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+runs = importlib.import_module("ansible.module_utils.release_runs")
+
 NOT_TAKEN_BACK, LOCKED = 4, 5
-IN_FORCE, STOPPED, UNCHANGED = "in force", "stopped, not taken back", "failed, nothing changed"
-# What the ledger's entry of a run has beside its record.
-ENTRY = (
-    *("id", "action", "operand", "owner", "host", "since", "until", "steps", "took_over", "git", "outcome", "error"),
-    *("replaces", "restores", "content", "content_before", "left"),
-)
-# What a rollback goes back from where it was killed: of these it is known what they bring about.
-DEPLOYING = ("deploy", "update")
 MARKER = ".athena-environment"  # says that the folder is ours, and may be removed
 
 
@@ -59,7 +58,7 @@ class ActionModule(ActionBase):
         if (verdict := result.pop("verdict", None)) is not None and self._task.args.get("exchange"):
             (Path(self._task.args["exchange"]) / "verdict").write_text(f"{verdict}\n")
         releases = self._releases()
-        return {**result, "releases": releases, "active": _active(releases)}
+        return {**result, "releases": releases, "active": runs.active(releases)}
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -79,9 +78,9 @@ class ActionModule(ActionBase):
             "lock": None if left else (journal or {"action": "unknown"}) if is_there else None,
             "left": left,
             "lock_told": self._describe_lock() if is_there else "",
-            "half_told": self._describe_lock() if left else "" if is_there else _describe_stopped(releases),
-            "runs": runs_of(releases, left),
-            "half_done": _is_half_done(releases, left),
+            "half_told": self._describe_lock() if left else "" if is_there else runs.describe_stopped(releases),
+            "runs": runs.runs_of(releases, left),
+            "half_done": runs.is_half_done(releases, left),
             "seen": self._seen(),
         }
 
@@ -113,11 +112,11 @@ class ActionModule(ActionBase):
         with self._alone():
             if refusal := self._refusal(args["action"]) or self._overtaken(args.get("seen")):
                 return refusal
-            left = self._journal() or _stopped(self._releases())
+            left = self._journal() or runs.stopped(self._releases())
             took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
             going_on = ""
             if left:
-                mends = _mends(args["action"], left)
+                mends = runs.mends(args["action"], left)
                 way = "Going on where" if mends else "Half done, and not mended by this:"
                 going_on = f"{way} the '{left['action']}' since {left['since']} stopped."
             self._lock.mkdir(exist_ok=True)
@@ -171,8 +170,8 @@ class ActionModule(ActionBase):
         if journal is None or self._play_context.check_mode:
             return {"recorded": None}
         releases = self._releases()
-        active = _active(releases)
-        is_in_force = args["outcome"] == IN_FORCE
+        active = runs.active(releases)
+        is_in_force = args["outcome"] == runs.IN_FORCE
         of_this_run = {"content": args["content"], "record": args.get("record") or {}}
         if is_in_force:
             _end_step(journal)
@@ -180,8 +179,8 @@ class ActionModule(ActionBase):
             of_this_run = journal.get("attempted") or of_this_run
         recorded = None
         is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
-        stopped = _stopped(releases)
-        if is_another or (stopped and _mends(journal["action"], stopped)):
+        stopped = runs.stopped(releases)
+        if is_another or (stopped and runs.mends(journal["action"], stopped)):
             again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
             left = {} if is_in_force else args.get("left")
             recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})
@@ -220,11 +219,13 @@ class ActionModule(ActionBase):
             }
         recorded = None
         if not self._play_context.check_mode:
-            if journal is not None and journal["steps"] and (of_this_run := _of(journal))["content"]:
+            if journal is not None and journal["steps"] and (of_this_run := runs.attempt_of(journal))["content"]:
                 error = f"it stopped in its step '{journal['steps'][-1]['step']}'"
-                recorded = self._record(journal, of_this_run, {"outcome": STOPPED, "error": error})
+                recorded = self._record(journal, of_this_run, {"outcome": runs.STOPPED, "error": error})
             shutil.rmtree(self._lock)
-        goes_back = recorded is not None and _rolls_back(journal or {}) and _is_half_done(self._releases(), None)
+        goes_back = (
+            recorded is not None and runs.rolls_back(journal or {}) and runs.is_half_done(self._releases(), None)
+        )
         return {"lock": journal or {}, "recorded": recorded, "goes_back": goes_back, "changed": True}
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -234,12 +235,23 @@ class ActionModule(ActionBase):
         return self._state / "lock"
 
     def _describe_lock(self) -> str:
-        active = _active(self._releases())
-        return describe_lock(self._journal(), self._lock, active["id"] if active else "")
+        active = runs.active(self._releases())
+        journal = self._journal()
+        return str(
+            runs.describe_lock(
+                journal,
+                self._lock,
+                active["id"] if active else "",
+                is_over=journal is not None and not _is_alive(journal),
+                is_of_this_host=journal is not None and _is_of_this_host(journal),
+            )
+        )
 
     def _refusal(self, action: str) -> dict[str, Any]:
         """Answer what an action that may not have the lock is told; nothing if it may."""
-        if not self._lock.exists() or _goes_on(action, self._journal()):
+        journal = self._journal()
+        is_over = journal is not None and not _is_alive(journal)
+        if not self._lock.exists() or (is_over and runs.mends(action, journal)):
             return {}
         return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
 
@@ -279,8 +291,8 @@ class ActionModule(ActionBase):
     def _record(self, journal: dict[str, Any], of_this_run: dict[str, Any], said: dict[str, Any]) -> str:
         """Write the ledger's entry of a run: its content and record, and what is said of its end; return its id."""
         releases = self._releases()
-        active = _active(releases)
-        recorded = f"r{1 + max((_number(release) for release in releases), default=0)}"
+        active = runs.active(releases)
+        recorded = f"r{1 + max((runs.number(release) for release in releases), default=0)}"
         self._write(
             self._state / "ledger" / f"{recorded}.json",
             {
@@ -293,7 +305,7 @@ class ActionModule(ActionBase):
                 "error": said.get("error") or None,
                 "replaces": active["id"] if active else None,
                 "restores": said.get("restores") or None,
-                **_first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
+                **runs.first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
                 "content": of_this_run["content"],
                 "content_before": active["content"] if active else None,
                 "left": said.get("left") or {},
@@ -303,7 +315,7 @@ class ActionModule(ActionBase):
 
     def _releases(self) -> list[dict[str, Any]]:
         entries = [json.loads(path.read_text()) for path in (self._state / "ledger").glob("r*.json")]
-        return sorted(entries, key=_number)
+        return sorted(entries, key=runs.number)
 
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
@@ -329,128 +341,6 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def runs_of(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return all runs that may have changed something, oldest first, those that were killed among them.
-
-    Each has `id` (of its ledger's entry, if it has one of its own), `outcome`, `content`, `backup` and `schema_before`.
-    """
-    runs = []
-    for run in [*releases, *([left] if left else [])]:
-        for one in [
-            *(one for one in run.get("took_over") or [] if not one.get("id")),
-            run,
-        ]:  # the ledger has the others
-            told = {**_of(one)["record"], **one}
-            runs.append(
-                {
-                    "id": one.get("id") or "",
-                    "outcome": one.get("outcome") or STOPPED,
-                    "content": _of(one)["content"],
-                    "backup": told.get("backup"),
-                    "schema_before": told.get("schema_before"),
-                }
-            )
-    return [run for run in runs if run["content"]]
-
-
-def _of(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run was to bring about, and its record: from before its way back, which makes others of both."""
-    attempted: dict[str, Any] = run.get("attempted") or {}
-    return attempted or {"content": run.get("content") or {}, "record": run.get("record") or {}}
-
-
-def _is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> bool:
-    """Return whether the last run was a deployment, or took one over, that neither ended nor was taken back."""
-    stopped = [run for run in (_stopped(releases), left) if run]
-    return any(run["action"] in DEPLOYING for last in stopped for run in [*(last.get("took_over") or []), last])
-
-
-def _stopped(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the run that left things half done and whose lock was removed, as its journal was; None if none did.
-
-    Those since that failed and changed nothing have not changed that either, nor has what does not mend it.
-    """
-    last: dict[str, Any] | None = None
-    for release in releases:
-        if release["outcome"] == STOPPED:
-            last = release
-        elif last is not None and release["outcome"] != UNCHANGED and _mends(release["action"], last):
-            last = None
-    if last is None:
-        return None
-    return {**last, "record": {key: value for key, value in last.items() if key not in ENTRY}}
-
-
-def _describe_stopped(releases: list[dict[str, Any]]) -> str:
-    """Return where a run stopped whose lock was removed since, and which commands mend that; nothing if none did."""
-    run, active = _stopped(releases), _active(releases)
-    if run is None:
-        return ""
-    stopped = "the '{action}' of {owner}@{host} since {since} stopped in its step '{step}', and its lock was removed"
-    mending = _describe_mending(run, active["id"] if active else "")
-    return f"Half done: {stopped.format(**run, step=run['steps'][-1]['step'])}. {mending}."
-
-
-def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str) -> str:
-    """Return who holds the lock, where the run stopped if it is over, and what to do.
-
-    `in_force` is the id of the release that can be gone back to; empty where there is none.
-    """
-    if journal is None:
-        return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
-    who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
-    if _is_alive(journal):
-        if _is_of_this_host(journal):
-            return f"Locked: {who}. Wait for its end."
-        return f"Locked: {who}. Wait for its end; if that host is gone: ./deploy.sh ENVIRONMENT unlock"
-    return f"Locked: {_describe_end(journal, in_force)}"
-
-
-def _describe_end(journal: dict[str, Any], in_force: str) -> str:
-    """Return where a run stopped that is over without having ended, and which commands mend that."""
-    step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
-    stopped = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
-    mending = _describe_mending(journal, in_force)
-    return f"{stopped.format(**journal, step=step)} {mending}; `unlock` only removes the lock."
-
-
-def _describe_mending(run: dict[str, Any], in_force: str) -> str:
-    """Return which commands mend what a run left that stopped."""
-    again = f"{run['action']} {run.get('operand', '')}".strip()
-    does_it_again = run["action"] in ("rollback", "fleet", "destroy") and _mends(run["action"], run)
-    command = again if does_it_again else "deploy"
-    goes_back = command == "deploy" and in_force and _rolls_back(run)
-    back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
-    return f"`./deploy.sh ENVIRONMENT {command}` mends that{back}"
-
-
-def _goes_on(action: str, journal: dict[str, Any] | None) -> bool:
-    """Return whether an action mends, or takes away, what a run left that is certainly over."""
-    return journal is not None and not _is_alive(journal) and _mends(action, journal)
-
-
-def _mends(action: str, run: dict[str, Any]) -> bool:
-    """Return whether an action, once it has ended well, leaves nothing of what a run, and those it took over, began."""
-    if action == "rollback":
-        return _rolls_back(run)
-    if action == "fleet":
-        return all(one["action"] == "fleet" for one in [*(run.get("took_over") or []), run])
-    return action in (*DEPLOYING, "destroy")
-
-
-def _rolls_back(run: dict[str, Any]) -> bool:
-    """Return whether a rollback goes back from what a run, and those that it took over, had begun.
-
-    Not from a rotation: the database may have the new passwords already, and a rollback gives it none.
-    """
-    return {one["action"] for one in [*(run.get("took_over") or []), run]} <= {*DEPLOYING, "rollback"}
-
-
-def _first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the first of several runs recorded: what one that went on saw, others had changed already."""
-    return {key: next((run[key] for run in records if run.get(key)), value) for key, value in records[-1].items()}
 
 
 def _end_step(journal: dict[str, Any]) -> None:
@@ -482,20 +372,6 @@ def _start_of(pid: str) -> str:
         return "" if state in "ZX" else numbers[18]
     asked = subprocess.run(["ps", "-o", "lstart=", "-p", pid], capture_output=True, text=True, check=False)
     return asked.stdout.strip()
-
-
-def _active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the release in force, its content as it is: what could not be taken back of one that failed is in it."""
-    left: dict[str, Any] = {}
-    for release in reversed(releases):
-        if release["outcome"] == IN_FORCE:
-            return {**release, "content": {**release["content"], **left}}
-        left = {**release.get("left", {}), **left}
-    return None
-
-
-def _number(release: dict[str, Any]) -> int:
-    return int(release["id"].removeprefix("r"))
 
 
 def _now() -> str:

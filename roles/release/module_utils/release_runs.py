@@ -1,0 +1,158 @@
+"""Which runs an environment had, what is half done, which actions mend that, and the words in which it is told.
+
+A run is a dictionary: the journal of one under way, or that was killed, or the ledger's entry of one that is over.
+Nothing here reads a file or asks for a process: whether a run is over, the caller knows.
+"""
+
+from pathlib import Path
+from typing import Any
+
+IN_FORCE, STOPPED, UNCHANGED = "in force", "stopped, not taken back", "failed, nothing changed"
+# What the ledger's entry of a run has beside its record.
+ENTRY = (
+    *("id", "action", "operand", "owner", "host", "since", "until", "steps", "took_over", "git", "outcome", "error"),
+    *("replaces", "restores", "content", "content_before", "left"),
+)
+# What a rollback goes back from where it was killed: of these it is known what they bring about.
+DEPLOYING = ("deploy", "update")
+
+
+def runs_of(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return all runs that may have changed something, oldest first, those that were killed among them.
+
+    Each has `id` (of its ledger's entry, if it has one of its own), `outcome`, `content`, `backup` and `schema_before`.
+    """
+    runs = []
+    for run in [*releases, *([left] if left else [])]:
+        # Of those taken over the ledger has the ones with an id.
+        for one in [*(one for one in run.get("took_over") or [] if not one.get("id")), run]:
+            told = {**attempt_of(one)["record"], **one}
+            runs.append(
+                {
+                    "id": one.get("id") or "",
+                    "outcome": one.get("outcome") or STOPPED,
+                    "content": attempt_of(one)["content"],
+                    "backup": told.get("backup"),
+                    "schema_before": told.get("schema_before"),
+                }
+            )
+    return [run for run in runs if run["content"]]
+
+
+def with_taken_over(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a run and those that it took over, oldest first."""
+    return [*(run.get("took_over") or []), run]
+
+
+def attempt_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was to bring about, and its record: from before its way back, which makes others of both."""
+    attempted: dict[str, Any] = run.get("attempted") or {}
+    return attempted or {"content": run.get("content") or {}, "record": run.get("record") or {}}
+
+
+def is_half_done(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> bool:
+    """Return whether the last run was a deployment, or took one over, that neither ended nor was taken back."""
+    lasts = [run for run in (stopped(releases), left) if run]
+    return any(run["action"] in DEPLOYING for last in lasts for run in with_taken_over(last))
+
+
+def stopped(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the run that left things half done and whose lock was removed, as its journal was; None if none did.
+
+    Those since that failed and changed nothing have not changed that either, nor has what does not mend it.
+    """
+    last: dict[str, Any] | None = None
+    for release in releases:
+        if release["outcome"] == STOPPED:
+            last = release
+        elif last is not None and release["outcome"] != UNCHANGED and mends(release["action"], last):
+            last = None
+    if last is None:
+        return None
+    return {**last, "record": {key: value for key, value in last.items() if key not in ENTRY}}
+
+
+def describe_stopped(releases: list[dict[str, Any]]) -> str:
+    """Return where a run stopped whose lock was removed since, and which commands mend that; nothing if none did."""
+    run, in_force = stopped(releases), active(releases)
+    if run is None:
+        return ""
+    where = "the '{action}' of {owner}@{host} since {since} stopped in its step '{step}', and its lock was removed"
+    mending = _describe_mending(run, in_force["id"] if in_force else "")
+    return f"Half done: {where.format(**run, step=run['steps'][-1]['step'])}. {mending}."
+
+
+def describe_lock(
+    journal: dict[str, Any] | None, lock: Path, in_force: str, *, is_over: bool, is_of_this_host: bool
+) -> str:
+    """Return who holds the lock, where the run stopped if it is over, and what to do.
+
+    `in_force` is the id of the release that can be gone back to; empty where there is none. `is_over` says that the
+    run's processes are certainly gone, `is_of_this_host` that this can be known from here.
+    """
+    if journal is None:
+        return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
+    who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
+    if is_over:
+        return f"Locked: {_describe_end(journal, in_force)}"
+    if is_of_this_host:
+        return f"Locked: {who}. Wait for its end."
+    return f"Locked: {who}. Wait for its end; if that host is gone: ./deploy.sh ENVIRONMENT unlock"
+
+
+def _describe_end(journal: dict[str, Any], in_force: str) -> str:
+    """Return where a run stopped that is over without having ended, and which commands mend that."""
+    step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
+    where = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
+    mending = _describe_mending(journal, in_force)
+    return f"{where.format(**journal, step=step)} {mending}; `unlock` only removes the lock."
+
+
+def _describe_mending(run: dict[str, Any], in_force: str) -> str:
+    """Return which commands mend what a run left that stopped."""
+    again = f"{run['action']} {run.get('operand', '')}".strip()
+    does_it_again = run["action"] in ("rollback", "fleet", "destroy") and mends(run["action"], run)
+    command = again if does_it_again else "deploy"
+    goes_back = command == "deploy" and in_force and rolls_back(run)
+    back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
+    return f"`./deploy.sh ENVIRONMENT {command}` mends that{back}"
+
+
+def mends(action: str, run: dict[str, Any]) -> bool:
+    """Return whether an action, once it has ended well, leaves nothing of what a run, and those it took over, began.
+
+    A rotation does: it is a deployment, with new secrets.
+    """
+    if action == "rollback":
+        return rolls_back(run)
+    if action == "fleet":
+        return {one["action"] for one in with_taken_over(run)} == {"fleet"}
+    return action in (*DEPLOYING, "rotate", "destroy")
+
+
+def rolls_back(run: dict[str, Any]) -> bool:
+    """Return whether a rollback goes back from what a run, and those that it took over, had begun.
+
+    Not from a rotation: the database may have the new passwords already, and a rollback gives it none.
+    """
+    return {one["action"] for one in with_taken_over(run)} <= {*DEPLOYING, "rollback"}
+
+
+def first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the first of several runs recorded: what one that went on saw, others had changed already."""
+    return {key: next((run[key] for run in records if run.get(key)), value) for key, value in records[-1].items()}
+
+
+def active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the release in force, its content as it is: what could not be taken back of one that failed is in it."""
+    left: dict[str, Any] = {}
+    for release in reversed(releases):
+        if release["outcome"] == IN_FORCE:
+            return {**release, "content": {**release["content"], **left}}
+        left = {**release.get("left", {}), **left}
+    return None
+
+
+def number(release: dict[str, Any]) -> int:
+    """Return the number that a release's id has, by which the ledger is in order."""
+    return int(release["id"].removeprefix("r"))

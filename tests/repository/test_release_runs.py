@@ -1,0 +1,139 @@
+"""What is half done, what mends it, and how it is told: decided from the runs alone, without a ledger on a disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import load
+
+runs = load("roles/release/module_utils/release_runs.py")
+LOCK = Path("/state/lock")
+
+
+def run(action: str, *before: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the journal of a run in its step 'services' that took over those before it."""
+    who = {"owner": "alice", "host": "here", "pid": 7, "since": "noon", "operand": ""}
+    steps = [{"step": "hosts", "at": "noon", "done": "noon"}, {"step": "services", "at": "noon"}]
+    return {"action": action, **who, "steps": steps, "record": {}, "took_over": list(before), **more}
+
+
+def release(name: str, outcome: str, action: str = "deploy", **more: Any) -> dict[str, Any]:
+    """Return the ledger's entry of a run."""
+    entry = run(action, id=name, outcome=outcome, content={"n": name}, restores=None, **more)
+    return {key: value for key, value in entry.items() if key not in ("pid", "record")}
+
+
+@pytest.mark.parametrize(
+    ("action", "mended"),
+    [
+        ("deploy", {"deploy", "update", "rollback", "rotate", "scale", "fleet", "restore", "destroy"}),
+        ("update", {"deploy", "update", "rollback", "rotate", "scale", "fleet", "restore", "destroy"}),
+        ("rotate", {"deploy", "update", "rollback", "rotate", "scale", "fleet", "restore", "destroy"}),
+        ("destroy", {"deploy", "update", "rollback", "rotate", "scale", "fleet", "restore", "destroy"}),
+        ("rollback", {"deploy", "update", "rollback"}),
+        ("fleet", {"fleet"}),
+        ("scale", set()),
+        ("restore", set()),
+    ],
+)
+def test_each_action_mends_what_it_brings_to_one_state_and_nothing_else(action: str, mended: set[str]) -> None:
+    every = ("deploy", "update", "rollback", "rotate", "scale", "fleet", "restore", "destroy")
+    assert {left_by for left_by in every if runs.mends(action, run(left_by))} == mended
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "last", "is_mended"),
+    [
+        ("rollback", "rotate", "deploy", False),
+        ("rollback", "deploy", "rollback", True),
+        ("fleet", "deploy", "fleet", False),
+        ("rotate", "scale", "rotate", True),
+    ],
+)
+def test_what_a_run_took_over_has_to_be_mended_too(action: str, before: str, last: str, is_mended: bool) -> None:
+    assert runs.mends(action, run(last, run(before))) is is_mended
+
+
+@pytest.mark.parametrize(
+    ("since", "is_known"),
+    [
+        ([], True),
+        ([("failed, nothing changed", "deploy")], True),
+        ([("in force", "scale")], True),
+        ([("failed, taken back", "deploy")], False),
+        ([("in force", "rotate")], False),
+        ([("in force", "deploy")], False),
+    ],
+)
+def test_what_a_run_left_is_known_until_another_has_mended_it(since: list[tuple[str, str]], is_known: bool) -> None:
+    entries = [release("r1", "in force"), release("r2", "stopped, not taken back", "update", schema_before="a")]
+    entries += [release(f"r{3 + at}", outcome, action) for at, (outcome, action) in enumerate(since)]
+    stopped = runs.stopped(entries)
+    assert (stopped is not None) is is_known
+    assert runs.is_half_done(entries, None) is is_known
+    assert (runs.describe_stopped(entries) != "") is is_known
+    if stopped:
+        assert stopped["record"] == {"schema_before": "a"}
+
+
+def test_a_rotation_that_stopped_is_told_but_is_nothing_that_a_rollback_goes_back_from() -> None:
+    entries = [release("r1", "in force"), release("r2", "stopped, not taken back", "rotate")]
+    assert runs.describe_stopped(entries) == (
+        "Half done: the 'rotate' of alice@here since noon stopped in its step 'services', and its lock was removed. "
+        "`./deploy.sh ENVIRONMENT deploy` mends that."
+    )
+    assert runs.is_half_done(entries, None) is False
+    assert runs.is_half_done(entries[:1], run("rotate", run("deploy"))) is True
+
+
+@pytest.mark.parametrize(
+    ("left_by", "operand", "told"),
+    [
+        ("deploy", "", "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r4"),
+        ("rotate", "jwt-secret", "`./deploy.sh ENVIRONMENT deploy` mends that"),
+        ("scale", "proxy", "`./deploy.sh ENVIRONMENT deploy` mends that"),
+        ("rollback", "r1", "`./deploy.sh ENVIRONMENT rollback r1` mends that"),
+        ("fleet", "studio", "`./deploy.sh ENVIRONMENT fleet studio` mends that"),
+        ("destroy", "", "`./deploy.sh ENVIRONMENT destroy` mends that"),
+    ],
+)
+def test_a_lock_that_a_killed_run_left_says_where_it_stopped_and_what_mends_it(
+    left_by: str, operand: str, told: str
+) -> None:
+    left = run(left_by, operand=operand)
+    assert runs.describe_lock(left, LOCK, "r4", is_over=True, is_of_this_host=True) == (
+        f"Locked: the '{left_by}' of alice@here since noon stopped in its step 'services'; its process 7 is gone. "
+        f"{told}; `unlock` only removes the lock."
+    )
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_of_a_run_that_may_be_at_work_it_is_said_who_it_is(is_here: bool) -> None:
+    told = runs.describe_lock(run("deploy"), LOCK, "r4", is_over=False, is_of_this_host=is_here)
+    assert told.startswith("Locked: alice@here (process 7) is busy with 'deploy' since noon. Wait for its end")
+    assert ("unlock" in told) is not is_here
+
+
+def test_a_lock_without_a_word_of_its_owner_is_told_with_its_place() -> None:
+    told = runs.describe_lock(None, LOCK, "", is_over=False, is_of_this_host=False)
+    assert told == (
+        "Locked by /state/lock, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
+    )
+
+
+def test_a_run_that_was_taken_over_is_told_once_and_as_what_it_was_to_be() -> None:
+    killed = run("deploy", content={"n": 0}, attempted={"content": {"n": 1}, "record": {"backup": "b1"}})
+    known = {**release("r1", "stopped, not taken back"), "backup": "b2"}
+    told = runs.runs_of([known, release("r2", "in force", took_over=[killed, known])], run("update"))
+    assert [(one["id"], one["content"]["n"], one["backup"]) for one in told] == [
+        ("r1", "r1", "b2"),
+        ("", 1, "b1"),
+        ("r2", "r2", None),
+    ]
+
+
+def test_what_the_first_of_several_runs_saw_counts() -> None:
+    assert runs.first_recorded([{}, {"schema_before": "a"}, {"schema_before": "b", "backup": "b1"}]) == {
+        "schema_before": "a",
+        "backup": "b1",
+    }
