@@ -1,6 +1,7 @@
 """What is said of a cluster that does not answer, does not let us in, or is empty."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from loading import load
+from playing import run_plays
 from serving import Answering, serving
 
 
@@ -41,7 +43,12 @@ def kubeconfig(folder: Path, server: str) -> str:
 
 @contextmanager
 def api_server(
-    status: int, nodes: int = 0, *, hangs: bool = False, rules: dict[str, Any] | None = None
+    status: int,
+    nodes: int = 0,
+    *,
+    hangs: bool = False,
+    rules: dict[str, Any] | None = None,
+    secrets: dict[str, tuple[int, str]] | None = None,
 ) -> Iterator[str]:
     """An API server that lists its nodes and tells what a caller may, refuses to, or never answers."""
     ended = Event()
@@ -50,6 +57,11 @@ def api_server(
         def do_GET(self) -> None:
             if hangs:
                 ended.wait(30)
+                return
+            if "/secrets/" in self.path:
+                namespace, _, name = self.path.removeprefix("/api/v1/namespaces/").split("/")
+                code, kind = (secrets or {})[namespace]
+                self.tell(code, {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": name}, "type": kind})
                 return
             items = [{"metadata": {"name": f"node-{number}"}} for number in range(nodes)]
             self.tell(status, {"kind": "NodeList", "apiVersion": "v1", "items": items})
@@ -127,3 +139,38 @@ def test_what_is_forbidden_is_told_by_namespace_and_what_a_rule_allows_of_one_ob
         "theirs: create, patch deployments",
         "closed: get, list pods; get, create, patch deployments",
     ]
+
+
+SECRETS = {
+    "has-it": (200, "kubernetes.io/dockerconfigjson"),
+    "has-an-old-one": (200, "kubernetes.io/dockercfg"),
+    "has-another-kind": (200, "Opaque"),
+    "has-none": (404, ""),
+    "is-closed": (403, ""),
+}
+
+
+def test_a_namespace_without_the_secret_that_pulls_images_is_told_and_one_that_is_closed_is_not(
+    reach: ModuleType, tmp_path: Path
+) -> None:
+    with api_server(200, nodes=1, secrets=SECRETS) as server:
+        told = reach.without_pull_secret(kubeconfig(tmp_path, server), 5, SECRETS, "registry")
+    assert told == ["has-another-kind", "has-none"]
+
+
+@pytest.mark.parametrize(("named", "told"), [("", []), ("registry", ["has-another-kind", "has-none"])])
+def test_the_role_asks_for_it_where_one_is_named(tmp_path: Path, named: str, told: list[str]) -> None:
+    show = {"ansible.builtin.debug": {"msg": "{{ kubernetes_app_reached.without | to_json }}"}}
+    ask = {"ansible.builtin.include_role": {"name": "kubernetes_app", "tasks_from": "reach"}}
+    rules = {namespace: reviewed(ALL) for namespace in SECRETS}
+    plays = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [ask, show]}]
+    with api_server(200, nodes=1, rules=rules, secrets=SECRETS) as server:
+        variables = {
+            "ansible_python_interpreter": sys.executable,
+            "kubernetes_app_kubeconfig": kubeconfig(tmp_path, server),
+            "kubernetes_app_asked_namespaces": list(SECRETS),
+            "kubernetes_app_pull_secret": named,
+        }
+        done = run_plays(tmp_path, plays, variables=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.dumps(told) in done.stdout

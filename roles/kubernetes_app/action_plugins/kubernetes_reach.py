@@ -1,12 +1,14 @@
 """Say whether a cluster answers us, and if it does not, why; and what it would not let us do.
 
 Arguments: `kubeconfig`, `patience` (how long an answer may take, in seconds), `namespaces` and `needs` (what we must be
-allowed in each of them: rows of `group`, `resources`, `verbs`; none by default).
+allowed in each of them: rows of `group`, `resources`, `verbs`; none by default), `pull_secret` (with which images are
+to be pulled in each of them; none by default).
 Answers with `silence`: empty where the cluster answers and has nodes, otherwise the reason; and with `lacks`: for each
-namespace where something is forbidden, what.
+namespace where something is forbidden, what; and with `without`: the namespaces that have no such secret for images.
 """
 
 from collections.abc import Iterable, Mapping
+from http.client import FORBIDDEN, NOT_FOUND
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_kube_config
 from urllib3.exceptions import HTTPError
 
+# What the type of a secret has to be for nodes to pull with it.
+_PULLS = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 _AWAY = (ConfigException, HTTPError, OSError, ValueError, TypeError, yaml.YAMLError)
 
 
 class ActionModule(ActionBase):
-    """`kubernetes_reach: {kubeconfig: …, patience: …, namespaces: …, needs: …}`."""
+    """`kubernetes_reach: {kubeconfig: …, patience: …, namespaces: …, needs: …, pull_secret: …}`."""
 
     TRANSFERS_FILES = False
 
@@ -37,15 +41,17 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         kubeconfig, patience = args["kubeconfig"], float(args["patience"])
-        reason, lacks = silence(kubeconfig, patience), []
+        reason, lacks, without = silence(kubeconfig, patience), [], []
         if not reason and args.get("needs"):
             try:
                 lacks = forbidden(kubeconfig, patience, args["namespaces"], args["needs"])
+                if args.get("pull_secret"):
+                    without = without_pull_secret(kubeconfig, patience, args["namespaces"], args["pull_secret"])
             except ApiException as error:
                 reason = f"it does not say what we may do: {error.status} {error.reason}"
             except _AWAY as error:
                 reason = _words(error)
-        return {**result, "changed": False, "silence": reason, "lacks": lacks}
+        return {**result, "changed": False, "silence": reason, "lacks": lacks, "without": without}
 
 
 def silence(kubeconfig: str, patience: float) -> str:
@@ -75,6 +81,27 @@ def forbidden(
         rules = [rule.to_dict() for rule in status.resource_rules]
         if not status.incomplete and (lacks := lacking(rules, needs)):
             told.append(f"{namespace}: {'; '.join(lacks)}")
+    return told
+
+
+def without_pull_secret(kubeconfig: str, patience: float, namespaces: Iterable[str], name: str) -> list[str]:
+    """Return the namespaces that have no secret of that name with which nodes pull images.
+
+    Where we may not look, it is taken as being there. Raises what the client of Kubernetes raises where the cluster
+    does not answer.
+    """
+    api, told = CoreV1Api(_client(kubeconfig)), []
+    for namespace in namespaces:
+        try:
+            found = api.read_namespaced_secret(name, namespace, _request_timeout=patience)
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                told.append(namespace)
+            elif error.status != FORBIDDEN:
+                raise
+        else:
+            if found.type not in _PULLS:
+                told.append(namespace)
     return told
 
 
