@@ -1,7 +1,9 @@
 """What a deployment and `status` tell the monitoring host, on hosts that are this machine and one that is away."""
 
 import json
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,31 @@ CONTENT = {
     "replicas": {"admin": 2, "proxy": 2, "orchestrator": 1},
     "images": {"service": "athena@sha256:1", "redis": "redis@sha256:2", "orchestrator": "athena@sha256:3"},
 }
-RELEASE = {"id": "r3", "until": "2026-03-01T12:00:00+00:00", "content": CONTENT}
+RELEASE = {"id": "r3", "outcome": "in force", "until": "2026-03-01T12:00:00+00:00", "content": CONTENT}
+KILLED = {
+    "action": "deploy",
+    "operand": "",
+    "owner": "somebody",
+    "host": socket.gethostname(),
+    "pid": 0,
+    "processes": {},
+    "since": "2026-03-01T13:00:00+00:00",
+    "git": {},
+    "steps": [],
+    "record": {},
+    "took_over": [],
+}
 STATES = {
     "proxy": {"wanted": 2, "ready": 1, "drift": []},
     "admin": {"wanted": 2, "ready": 2, "drift": ["another image"]},
 }
 # Nothing listens on the port `discard`.
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+
+
+def ledger(state: Path) -> Path:
+    """Return the folder of the ledger in that of the state."""
+    return state / "ledger"
 
 
 def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **variables: Any) -> list[str]:
@@ -35,6 +55,8 @@ def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **vari
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     if not (folder / "group_vars").exists():
         (folder / "group_vars").symlink_to(ROOT / "group_vars")
+    ledger(folder / "state").mkdir(parents=True, exist_ok=True)
+    (ledger(folder / "state") / "r3.json").write_text(json.dumps(RELEASE))
     note = {
         "content": "{{ monitoring_problems | default([]) | to_json }}",
         "dest": str(folder / "problems"),
@@ -43,7 +65,11 @@ def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **vari
     play = {
         "hosts": "cluster",
         "gather_facts": False,
-        "vars": {"athena_release_figures_dir": str(folder / "told"), **variables},
+        "vars": {
+            "athena_release_figures_dir": str(folder / "told"),
+            "athena_state_dir": str(folder / "state"),
+            **variables,
+        },
         "tasks": [*tasks, {"ansible.builtin.copy": note}],
     }
     done = run_plays(folder, [play], inventory=folder / "hosts.yml")
@@ -60,18 +86,18 @@ def deployed() -> list[dict[str, Any]]:
     ]
 
 
-def looked(*unseen: str) -> list[dict[str, Any]]:
-    """Return the task of `status` that tells, with what was seen before it, and what could not be."""
+def looked(*unseen: str, meanwhile: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Return the tasks of `status` that find the release and tell; between them what was seen, and what was not."""
+    in_force = {"ansible.builtin.include_role": {"name": "release", "tasks_from": "in_force"}}
     report = yaml.safe_load((TASKS / "cluster/report.yml").read_text())
     [tell] = [task for task in report if task["name"] == "Tell the monitoring host"]
-    tell["ansible.builtin.include_tasks"] = str(TASKS / "tell_monitoring.yml")
+    tell["ansible.builtin.include_tasks"] = str(TASKS / "cluster/tell_look.yml")
     seen = {
-        "release_known": {"active": RELEASE},
         "status_states": STATES,
         "status_unseen": unseen,
         "athena_cluster_problem": "",
     }
-    return [{"ansible.builtin.set_fact": seen}, tell]
+    return [in_force, {"ansible.builtin.set_fact": seen}, *meanwhile, tell]
 
 
 def destroyed() -> list[dict[str, Any]]:
@@ -197,6 +223,34 @@ def test_a_look_tells_of_pods_and_drift(tmp_path: Path, told: Path) -> None:
         'athena_drift{service="admin"} 1',
     }
     assert (told / "athena_release.prom").exists()
+
+
+def written(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tasks that write a file of the state, as another run does."""
+    folder = {"path": str(file.parent), "state": "directory", "mode": "0700"}
+    copied = {"content": json.dumps(content), "dest": str(file), "mode": "0600"}
+    return [{"ansible.builtin.file": folder}, {"ansible.builtin.copy": copied}]
+
+
+def test_a_look_beside_which_a_deployment_has_ended_does_not_tell_of_what_was_before(
+    tmp_path: Path, told: Path
+) -> None:
+    ended = written(ledger(tmp_path / "state") / "r4.json", {**RELEASE, "id": "r4"})
+    assert run(tmp_path, {"here": {}}, looked(meanwhile=ended)) == []
+    assert list(told.iterdir()) == []
+    assert run(tmp_path, {"here": {}}, looked()) == [], "the next look tells"
+    assert 'release="r4"' in (told / "athena_release.prom").read_text()
+
+
+def test_a_look_beside_a_run_that_is_under_way_leaves_it_to_that_to_tell(tmp_path: Path, told: Path) -> None:
+    lock = {"ansible.builtin.include_role": {"name": "release", "tasks_from": "lock"}}
+    run(tmp_path, {"here": {}}, looked(meanwhile=[lock]), release_action="rotate")
+    assert list(told.iterdir()) == []
+
+
+def test_a_look_tells_of_what_a_run_that_was_killed_has_left(tmp_path: Path, told: Path) -> None:
+    run(tmp_path, {"here": {}}, [*written(tmp_path / "state/lock/journal.json", KILLED), *looked()])
+    assert (told / "athena_status.prom").exists()
 
 
 def test_a_host_that_is_away_is_named_and_keeps_nothing_from_its_end(tmp_path: Path, told: Path) -> None:
