@@ -92,9 +92,9 @@ RESPONSES = Path(
         Field(
             "tool_choice",
             {"tools": [_TOOL], "tool_choice": {"type": "function", "name": "weather"}},
-            "`auto` is taken by every engine",
+            "`auto` is taken by every engine; `none` as well: one that does not know it hears of no tools",
         ),
-        Field("parallel_tool_calls", {"parallel_tool_calls": False}, "true is taken by every engine"),
+        Field("parallel_tool_calls", {"parallel_tool_calls": False}, emulated="of several calls the first is told"),
         Field("max_tool_calls", {"max_tool_calls": 2}, no_effect="of built-in tools, which are refused"),
         Field("text.format", {"text": {"format": {"type": "json_object"}}}),
         Field("text.format.schema", _form(), required=True),

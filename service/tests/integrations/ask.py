@@ -79,7 +79,7 @@ def llama_index(model: Any) -> Found:
         "text": model.chat(messages).message.content,
         "pieces": [piece.delta for piece in model.stream_chat(messages)],
         "later": later,
-        "tools": tried(lambda: model.chat_with_tools([tool_of_it], user_msg=QUESTION, allow_parallel_tool_calls=True)),
+        "tools": tried(lambda: model.chat_with_tools([tool_of_it], user_msg=QUESTION)),
         "context": model.metadata.context_window,
     }
 

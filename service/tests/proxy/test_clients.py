@@ -1,6 +1,7 @@
 """The official clients, unchanged, against the proxy with every engine type behind it."""
 
 import datetime as dt
+import json
 
 import httpx
 import ollama
@@ -9,7 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.proxy.conftest import Run, StartProxy
-from tests.proxy.engines import REPLY, ollama_engine, openai_chunk, openai_engine, sse
+from tests.proxy.engines import OLLAMA_END, REPLY, ollama_engine, ollama_line, openai_chunk, openai_engine, sse
 from tests.proxy.standin import Heard, backend
 
 TEXT = "".join(REPLY)
@@ -154,6 +155,62 @@ def test_a_tool_call_has_the_shape_that_each_client_expects(stand_in: Run, proxy
     assert reply.message.tool_calls is not None
     assert reply.message.tool_calls[0].function.arguments == {"city": "Bern"}
     local._client.close()
+
+
+_CITIES = ("Bern", "Oslo", "Rome")
+
+
+async def _calls_three_tools(heard: Heard) -> None:
+    """Call a tool three times at once, the way either API does."""
+    if heard.path == "/api/chat":
+        calls = [{"function": {"name": "weather", "arguments": {"city": city}}} for city in _CITIES]
+        await heard.start("application/x-ndjson")
+        for some in (calls[:2], calls[2:]):
+            message = {"role": "assistant", "content": "", "tool_calls": some}
+            await heard.chunk(ollama_line(heard, "", message=message))
+        await heard.chunk(ollama_line(heard, "", **OLLAMA_END))
+    else:
+        await heard.start("text/event-stream")
+        for index, city in enumerate(_CITIES):
+            function = {"name": "weather", "arguments": json.dumps({"city": city})}
+            call = {"index": index, "id": f"c{index}", "type": "function", "function": function}
+            await heard.chunk(sse(openai_chunk(heard, {"tool_calls": [call]})))
+        await heard.chunk(sse(openai_chunk(heard, {}, "tool_calls")))
+        await heard.chunk(b"data: [DONE]\n\n")
+    await heard.end()
+
+
+@pytest.mark.parametrize("kind", ["mlx", "ollama"])
+@pytest.mark.parametrize(("parallel", "cities"), [(False, _CITIES[:1]), (True, _CITIES)])
+def test_who_wants_one_call_at_a_time_is_told_one(
+    stand_in: Run, proxy_for: StartProxy, kind: str, parallel: bool, cities: tuple[str, ...]
+) -> None:
+    url = proxy_for(backend("m", kind, stand_in(_calls_three_tools).url))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
+        whole = client.chat.completions.create(
+            model="m", messages=CONVERSATION, tools=[WEATHER], parallel_tool_calls=parallel
+        )
+        stream = client.chat.completions.create(
+            model="m", messages=CONVERSATION, tools=[WEATHER], parallel_tool_calls=parallel, stream=True
+        )
+        chunks = [chunk.choices[0] for chunk in stream]
+        function = {"type": "function", **WEATHER["function"]}
+        response = httpx.post(
+            f"{url}/v1/responses",
+            json={"model": "m", "input": "Weather?", "tools": [function], "parallel_tool_calls": parallel},
+        ).json()
+    told = [
+        json.loads(call.function.arguments)["city"]
+        for call in whole.choices[0].message.tool_calls or []
+        if call.type == "function"
+    ]
+    assert tuple(told) == cities
+    assert whole.choices[0].finish_reason == chunks[-1].finish_reason == "tool_calls"
+    calls = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+    assert [call.index for call in calls] == list(range(len(cities)))
+    items = [item for item in response["output"] if item["type"] == "function_call"]
+    assert tuple(json.loads(item["arguments"])["city"] for item in items) == cities
+    assert response["parallel_tool_calls"] is parallel
 
 
 @pytest.mark.parametrize("stream", [False, True])

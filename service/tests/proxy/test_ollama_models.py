@@ -83,13 +83,17 @@ def test_a_model_is_shown_as_an_ollama_of_its_route_shows_it(client: ollama.Clie
     assert older.json()["capabilities"] == ["completion", "vision"]
 
 
-def test_of_a_model_that_no_ollama_has_there_is_what_is_known(client: ollama.Client) -> None:
+def test_of_a_model_that_no_ollama_has_there_is_what_is_known(
+    client: ollama.Client, engines: tuple[StandIn, StandIn]
+) -> None:
     shown = client.show("vllm")
     assert shown.capabilities == ["completion", "tools"]
     assert shown.modelinfo is not None
     assert shown.modelinfo["general.architecture"] == "unknown"
     assert shown.modelinfo["unknown.context_length"] == 9000
     assert shown.details is not None
+    engines[0].shows = None
+    assert client.show("auto").modelinfo == {}
 
 
 def test_a_model_that_nobody_has_is_not_found(client: ollama.Client, engines: tuple[StandIn, StandIn]) -> None:

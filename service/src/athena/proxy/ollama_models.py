@@ -168,7 +168,7 @@ def _known(doors: list[Door]) -> Mapping[str, Any]:
         "parameters": "",
         "template": "",
         "details": NO_DETAILS,
-        "model_info": info if contexts else None,
+        "model_info": info if contexts else {},  # LlamaIndex takes null ill, and any number for the context
         "capabilities": ["completion", *able],
         "modified_at": datetime.now(UTC).isoformat(),
     }

@@ -55,6 +55,7 @@ class _Asked(msgspec.Struct):
 class _OpenAIAsked(_Asked):
     messages: list[_Message] | None = None
     response_format: _Form | None = None
+    tool_choice: msgspec.Raw = _NOTHING
 
 
 class _Options(msgspec.Struct):
@@ -158,13 +159,15 @@ def _needs(call: Call, *, counted: bool) -> Needs:
 
 def _features(asked: _OpenAIAsked | _OllamaAsked) -> frozenset[Need]:
     messages = asked.messages or []
+    calls = bool(asked.tools)
     if isinstance(asked, _OllamaAsked):
         formed = bytes(asked.format) not in {b"null", b'""'}
         sees = bool(asked.images) or any(message.images for message in asked.messages or [])
     else:
         formed = asked.response_format is not None and asked.response_format.type != "text"
         sees = any(part.type == "image_url" for message in messages for part in _parts(message.content))
-    wanted = {Need.TOOLS: bool(asked.tools), Need.JSON_SCHEMA: formed, Need.IMAGES: sees}
+        calls = calls and bytes(asked.tool_choice) != b'"none"'
+    wanted = {Need.TOOLS: calls, Need.JSON_SCHEMA: formed, Need.IMAGES: sees}
     return frozenset(need for need, word in wanted.items() if word)
 
 

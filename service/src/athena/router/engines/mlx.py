@@ -17,9 +17,9 @@ from athena.router.types import Backend, BackendType, Dialect, Operation, Reques
 # included, unloads that model and may start a download.
 MODEL = "default_model"
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
-# Extra fields that a template is told of; a prompt is continued without one.
+# Extra fields that a template is told of; a prompt is continued without one. `OneCall` sees to `parallel_tool_calls`.
 _TAKEN = {
-    Operation.CHAT: frozenset({"chat_template_kwargs", "reasoning_effort", "think"}),
+    Operation.CHAT: frozenset({"chat_template_kwargs", "parallel_tool_calls", "reasoning_effort", "think"}),
     Operation.GENERATE: frozenset(),
 }
 # By what name the callers of each dialect ask for a form of the answer.
@@ -53,6 +53,7 @@ class MlxEngine:
         if request.operation is Operation.EMBED:
             field = "prompt" if request.echo.get("one") else "input"
             raise rendering.unsuitable("mlx_lm.server makes no embeddings", field=field)
+        request = rendering.with_choice(request)
         _refuse(request, call.dialect)
         body = codec(Dialect.OPENAI).encode_request(_adapt(rendering.with_defaults(request, backend, model=MODEL)))
         return Rendered(path=_PATHS[call.operation], body=body, passthrough=False)

@@ -16,8 +16,9 @@ from athena.router.types import Backend, BackendType, Dialect, Operation, Reques
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate", Operation.EMBED: "/api/embed"}
 _EMBED_ONE = "/api/embeddings"
 _OF_PROMPTS = frozenset({"context", "images", "raw", "suffix", "template"})  # /api/chat has none of them
+# `OneCall` sees to a reply with no more than one call of a tool.
 _TAKEN = {
-    Operation.CHAT: PASSED_ON - _OF_PROMPTS | {"options", "reasoning_effort"},
+    Operation.CHAT: PASSED_ON - _OF_PROMPTS | {"options", "parallel_tool_calls", "reasoning_effort"},
     Operation.GENERATE: PASSED_ON | {"options", "reasoning_effort"},
 }
 
@@ -43,7 +44,7 @@ class OllamaEngine:
             return _embed(call, path)
         if call.dialect is Dialect.OLLAMA:
             return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
-        request = call.request
+        request = rendering.with_choice(call.request)
         rendering.refuse_ignored(request, "Ollama", known=_TAKEN[request.operation])
         for index, message in enumerate(request.messages):
             if message.name is not None:

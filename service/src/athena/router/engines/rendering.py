@@ -91,6 +91,14 @@ def refuse_ignored(request: Request, engine: str, *, known: Iterable[str] = ()) 
         raise unsuitable(f"{engine} would ignore {', '.join(ignored)}", field=ignored[0])
 
 
+def with_choice(request: Request) -> Request:
+    """Return the request for an engine that knows no `tool_choice`: where no tool is to be called it hears of none."""
+    if request.extra.get("tool_choice") != "none":
+        return request
+    extra = {name: value for name, value in request.extra.items() if name != "tool_choice"}
+    return msgspec.structs.replace(request, tools=[], extra=extra)
+
+
 def effort_of(request: Request) -> bool | str | None:
     """Return whether the caller wants the model to think, or how much; None where it does not say.
 

@@ -65,7 +65,7 @@ def of_request(request: Request) -> Needs:
     features = {Need.EMBEDDINGS} if request.operation is Operation.EMBED else set()
     if request.response_schema is not None:
         features.add(Need.JSON_SCHEMA)
-    if request.tools:
+    if request.tools and request.extra.get("tool_choice") != "none":
         features.add(Need.TOOLS)
     if any(message.images for message in request.messages) or request.extra.get("images"):
         features.add(Need.IMAGES)
