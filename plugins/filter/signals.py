@@ -17,6 +17,21 @@ BAD_STATES = {
 """Of an engine; the alerts EngineHangs, EngineAway and EngineServesAnotherModel."""
 
 
+def service_problems(answers: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return a sentence for each service that is not healthy, by what `/health` of each says; None: it says nothing.
+
+    The alerts are ServiceUnhealthy and RegistryOutOfReach.
+    """
+    problems = []
+    for name, answer in answers.items():
+        said = answer or {}
+        if said.get("status") != "healthy":
+            ailing = (f"{part}: {state}" for part, state in said.get("components", {}).items() if state != "healthy")
+            cause = said.get("detail") or ", ".join(ailing) or said.get("status", "no answer")
+            problems.append(f"{name} is not healthy: {cause.removesuffix('.')}")
+    return problems
+
+
 def backend_problems(backends: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each backend of the registry that is left out of its route, by the proxy's `/health`.
 
@@ -69,6 +84,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., list[str]]]:
         """Return them by their names."""
         return {
+            "service_problems": service_problems,
             "backend_problems": backend_problems,
             "host_problems": host_problems,
             "backup_problems": backup_problems,

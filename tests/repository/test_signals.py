@@ -35,6 +35,27 @@ def host(age: float = 10, **engine: Any) -> dict[str, Any]:
     return {"name": "mac-1", "received_at": received_at, "report": report}
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"status": "healthy", "components": {"redis": "memory"}}, []),
+        (
+            {"status": "degraded", "detail": "The Admin API is out of reach.", "components": {"registry": "away"}},
+            ["proxy is not healthy: The Admin API is out of reach"],
+        ),
+        (
+            {"status": "degraded", "components": {"llm_router": "healthy", "redis": "unreachable"}},
+            ["proxy is not healthy: redis: unreachable"],
+        ),
+        ({"status": "starting"}, ["proxy is not healthy: starting"]),
+        ({}, ["proxy is not healthy: no answer"]),
+        (None, ["proxy is not healthy: no answer"]),
+    ],
+)
+def test_a_service_that_is_not_healthy_is_told_with_the_cause(answer: dict[str, Any] | None, told: list[str]) -> None:
+    assert signals.service_problems({"proxy": answer}) == told
+
+
 def test_a_backend_that_is_left_out_is_told_with_the_reason() -> None:
     found = [backend(1, "closed"), backend(2, "open", "hung"), backend(3, "half_open", "failing")]
     found.append(backend(None, "open", "unreachable"))

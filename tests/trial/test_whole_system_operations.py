@@ -98,7 +98,9 @@ def test_verify_tells_programs_who_answered_and_ends_with_8_where_one_did_not(de
         unwell = deployment.told("verify", code=8)
     finally:
         deployment.trial.on("engines", "systemctl", "start", "mlx")
-    assert unwell["problems"] == ["not every engine answered"]
+    # The proxy's own probes may have left it out by then.
+    assert unwell["problems"][0] == "not every engine answered"
+    assert all("(tiny: mlx at" in problem for problem in unwell["problems"][1:])
     failed = [engine for engine in unwell["engines"] if not engine["passed"]]
     assert [(engine["engine"], engine["place"]) for engine in failed] == [("mlx", "first")]
     assert "refused" in failed[0]["error"]
