@@ -127,6 +127,17 @@ async def test_a_need_that_no_model_meets_is_named_and_nothing_is_sent(bench: Be
     assert [len(engine.asked) for engine in engines] == [0, 1]
 
 
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.RESPONSES])
+async def test_tools_that_are_not_to_be_called_need_no_model_that_does(bench: Bench, dialect: Dialect) -> None:
+    engine = Ollama("completion")
+    services = await started(bench, row(1, (await bench.engine(engine)).url))
+    tool = TOOL if dialect is Dialect.OPENAI else {"type": "function", "name": "weather"}
+    said = "messages" if dialect is Dialect.OPENAI else "input"
+    body = {"model": "m", "tools": [tool], "tool_choice": "none", said: [{"role": "user", "content": "hello"}]}
+    await answer(services, Call(dialect, Operation.CHAT, json.dumps(body).encode()))
+    assert ["tools" in json.loads(asked.body) for asked in engine.asked] == [False]
+
+
 async def test_a_model_that_is_changed_is_asked_again(bench: Bench) -> None:
     engine = Ollama("completion")
     services = await started(bench, row(1, (await bench.engine(engine)).url))
