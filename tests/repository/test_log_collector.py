@@ -1,10 +1,15 @@
 """What the log collector reads, what it says of a line, and what it does while Loki is down."""
 
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from loading import load
+import yaml
+from loading import ROOT, load
 
 role = load("roles/log_collector/filter_plugins/log_collector.py")
 SETTINGS = {
@@ -94,3 +99,32 @@ def test_what_cannot_be_read_is_refused(journal: dict[str, list[str]], files: li
 def test_what_can_be_read_is_not_refused() -> None:
     journal = {"postgresql": ["_SYSTEMD_SLICE=system-postgresql.slice"]}
     assert role.problems(journal, [{"path": "/var/log/postgresql/*.log", "app": "postgresql"}]) == []
+
+
+def killing() -> list[str]:
+    """Return what a Mac's job runs the collector by."""
+    words: list[str] = yaml.safe_load((ROOT / "roles/log_collector/vars/main.yml").read_text())["log_collector_killing"]
+    return words
+
+
+def test_the_collector_of_a_mac_is_killed_where_its_job_is_told_to_end(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit(0)))\n"
+        "print('there', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = [*killing(), sys.executable, "-c", program, str(told)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "there\n"
+        job.send_signal(signal.SIGTERM)
+        assert job.stdout.read() == "", "the program has ended"
+    assert not told.exists(), "it was not asked to end, but killed"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_collector_that_ends_by_itself_ends_its_job(status: int) -> None:
+    done = subprocess.run([*killing(), "/bin/sh", "-c", f"exit {status}"], check=False, timeout=60)
+    assert done.returncode == status
