@@ -14,6 +14,7 @@ def _without_trailing_slash(url: str) -> str:
     return url.rstrip("/")
 
 
+ConnectSeconds = Annotated[float, Field(ge=0, le=600)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+"), AfterValidator(_without_trailing_slash)]
 RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss)://")]
 
@@ -23,9 +24,13 @@ class _Settings(BaseSettings):
 
 
 class DatabaseSettings(_Settings):
-    """`DATABASE_URL`: `postgresql://USER:PASSWORD@HOST:PORT/NAME`, as every PostgreSQL tool takes it."""
+    """`DATABASE_URL`: `postgresql://USER:PASSWORD@HOST:PORT/NAME`, as every PostgreSQL tool takes it.
+
+    `connect_seconds` is how long a command tries anew where it gets no connection.
+    """
 
     database_url: SecretStr
+    connect_seconds: ConnectSeconds = 0.0
 
     @field_validator("database_url")
     @classmethod
@@ -49,9 +54,13 @@ class AdminSettings(DatabaseSettings):
 
 
 class ClientSettings(_Settings):
-    """How to reach the Admin API, for the CLI and for the router's configuration."""
+    """How to reach the Admin API, for the CLI and for the router's configuration.
+
+    `connect_seconds` is how long a command tries anew where it gets no connection.
+    """
 
     admin_api_url: Url = "http://localhost:8080"
+    connect_seconds: ConnectSeconds = 0.0
     admin_api_token: SecretStr | None = None
 
 

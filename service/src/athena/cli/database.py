@@ -1,12 +1,14 @@
 """`athena migrate` and `athena postgres`: the schema, and the PostgreSQL that comes with the package."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from athena.cli.environment import database_errors, load
+from athena.cli.environment import database_errors, got_no_connection, load
+from athena.connecting import persist
 from athena.errors import InvalidInputError
 
 postgres = typer.Typer(
@@ -44,20 +46,23 @@ def migrate(
     if known:
         typer.echo(json.dumps(sorted(migrations.revisions())))
         return
-    url = load(DatabaseSettings).database_url.get_secret_value()
+    settings = load(DatabaseSettings)
+    url = settings.database_url.get_secret_value()
+    persistently = partial(persist, seconds=settings.connect_seconds, was_kept_out=got_no_connection)
     try:
-        with database_errors():
+        with database_errors(url):
             if show:
-                told = migrations.current_and_head(url)
+                told = persistently(lambda: migrations.current_and_head(url))
                 pending = [] if told.ahead else migrations.steps_down(told.head, told.current or "base")
                 typer.echo(json.dumps({**told._asdict(), "pending": [step._asdict() for step in reversed(pending)]}))
             elif back_to is not None:
-                steps = migrations.steps_down(migrations.current_and_head(url).current, back_to)
+                current = persistently(lambda: migrations.current_and_head(url)).current
+                steps = migrations.steps_down(current, back_to)
                 typer.echo(json.dumps({"way": way_back(steps), "steps": [step._asdict() for step in steps]}))
             elif down is not None:
-                migrations.downgrade(url, down)
+                persistently(lambda: migrations.downgrade(url, down))
             else:
-                migrations.upgrade(url, revision)
+                persistently(lambda: migrations.upgrade(url, revision))
     except (CommandError, migrations.UnknownRevisionError) as error:
         raise InvalidInputError(f"no such step: {error}") from None
 

@@ -18,6 +18,11 @@ else:
 
 WRONG_SETTINGS = 2
 
+# What to look at where nobody answered at the address that a variable names.
+KEPT_OUT = "see that it is up, that {} has its address, and that the network lets this machine or pod connect"
+# The first follows every refusal of the system's, the second is psycopg's.
+NO_CONNECTION = ("Is the server running on that host", "failed to resolve host")
+
 WRONG = {"missing": "is not set", "string_pattern_mismatch": "is not of the right form"}
 EXPECTED = {
     "database_url": "postgresql://USER:PASSWORD@HOST:PORT/NAME",
@@ -26,6 +31,7 @@ EXPECTED = {
     "admin_api_url": "the Admin API's address, such as http://localhost:8080",
     "ollama_url": "the default Ollama's address, such as http://localhost:11434",
     "router_state_file": "a path that this process may write",
+    "connect_seconds": "a number of seconds from 0 to 600",
     "config_cache_seconds": "a number of seconds above 0 and at most 3600",
     "queue_seconds": "a number of seconds above 0 and at most 3600",
     "router_auto_policy": "mlx_first or measured",
@@ -69,14 +75,32 @@ def load(settings: type[Settings]) -> Settings:
 
 
 @contextmanager
-def database_errors() -> "Iterator[None]":
-    """Turn what the database refuses into an UnavailableError of one line."""
+def database_errors(url: str) -> "Iterator[None]":
+    """Turn what the database at `url` refuses into an UnavailableError of one line, which shows no password."""
+    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import DBAPIError
 
     try:
         yield
     except DBAPIError as error:
-        raise UnavailableError(f"the database cannot be used: {' '.join(str(error.orig).split())}") from None
+        fault = " ".join(str(error.orig).split())
+        if got_no_connection(error):
+            asked = make_url(url)
+            fault += f" (asked: {asked.host}:{asked.port or 5432}); {KEPT_OUT.format('DATABASE_URL')}"
+        raise UnavailableError(f"the database cannot be used: {fault}") from None
+
+
+def got_no_connection(error: Exception) -> bool:
+    """Return whether the database's address refused a connection, was silent or was not found.
+
+    libpq has no code for it. Its own words are the same everywhere: only the server's are in the server's language.
+    """
+    from psycopg.errors import ConnectionTimeout
+    from sqlalchemy.exc import OperationalError
+
+    if not isinstance(error, OperationalError):
+        return False
+    return isinstance(error.orig, ConnectionTimeout) or any(words in str(error.orig) for words in NO_CONNECTION)
 
 
 def log_to_standard_error(*, warnings: bool = True) -> None:

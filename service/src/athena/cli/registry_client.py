@@ -1,12 +1,15 @@
 """The Admin API as the command line talks to it."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from athena.cli.environment import KEPT_OUT
 from athena.cli.words import without_credentials
+from athena.connecting import persist
 from athena.errors import (
     AthenaError,
     ConflictError,
@@ -22,6 +25,7 @@ PATH = "/api/llm-backends"
 HOSTS_PATH = "/api/hosts"
 KEYS_PATH = "/api/api-keys"
 TIMEOUT_SECONDS = 15.0
+CONNECT_AGAIN_AFTER_SECONDS = 3.0
 _ERRORS: dict[int, type[AthenaError]] = {
     error.status: error
     for error in (UnauthorizedError, ForbiddenError, NotFoundError, ConflictError, InvalidInputError, UnavailableError)
@@ -56,6 +60,10 @@ class RegistryClient:
     def __init__(self, settings: ClientSettings, token_file: Path | None = None) -> None:
         """Take the token from `token_file` if there is one, else from ADMIN_API_TOKEN; raises UnauthorizedError."""
         self._url = settings.admin_api_url
+        self._connect_seconds = settings.connect_seconds
+        # Where it is tried anew, none of the attempts is to wait for as long as all of them.
+        connect = CONNECT_AGAIN_AFTER_SECONDS if settings.connect_seconds else TIMEOUT_SECONDS
+        self._timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=connect)
         token = token_of(settings, token_file)
         if not token:
             raise UnauthorizedError("no token for the Admin API: set ADMIN_API_TOKEN or name a --token-file")
@@ -122,15 +130,32 @@ class RegistryClient:
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:
-            answer = httpx.request(
-                method, self._url + path, headers=self._headers, timeout=TIMEOUT_SECONDS, trust_env=False, **arguments
+            answer = persist(
+                lambda: httpx.request(
+                    method, self._url + path, headers=self._headers, timeout=self._timeout, trust_env=False, **arguments
+                ),
+                seconds=self._connect_seconds,
+                was_kept_out=_got_no_connection,
             )
             if answer.is_success:
                 return answer.json() if answer.content else None
         except (httpx.HTTPError, ValueError) as error:
             url = without_credentials(self._url)
-            raise UnavailableError(f"no answer from the Admin API at {url}: {error}") from None
+            remedy = f"; {KEPT_OUT.format('ADMIN_API_URL')}" if _got_no_connection(error) else ""
+            raise UnavailableError(f"no answer from the Admin API at {url}: {error}{remedy}") from None
         raise _error(answer)
+
+
+def _got_no_connection(error: Exception) -> bool:
+    """Return whether a connection was refused, took too long or had no address: a fault of TLS is an answer."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return True
+    if not isinstance(error, httpx.ConnectError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is None
 
 
 def _error(answer: httpx.Response) -> AthenaError:

@@ -33,7 +33,7 @@ def token(
     from athena.settings import AdminSettings
 
     settings = load(AdminSettings)
-    with database_errors():
+    with database_errors(settings.database_url.get_secret_value()):
         typer.echo(asyncio.run(_issue(settings, user=user, scope=scope, days=days)))
 
 
