@@ -104,8 +104,10 @@ def test_a_fault_of_tls_is_an_answer() -> None:
         def answer_in_clear() -> None:
             connection, _ = server.accept()
             with connection:
-                connection.recv(1)
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):  # closed with something unread, it would be reset
+                    pass
 
         thread = threading.Thread(target=answer_in_clear, daemon=True)
         thread.start()
