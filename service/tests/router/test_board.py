@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from athena.router.board import Board, BoardError
 from athena.router.breaker import Reason
-from athena.router.gate import Gate
+from athena.router.gate import Alarm, Gate
 from athena.router.gates import Gates
 from athena.router.shared_gate import SharedGate
 from athena.router.ticket import Ticket
@@ -47,6 +47,7 @@ def gate(board: Board, model: str = "m", limit: int = LIMIT) -> Gate:
         limit=limit,
         max_queue=10,
         random=Random(1),  # noqa: S311 - repeatable, nothing secret
+        alarm=Alarm(),
     )
 
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from athena.router.board import Board
 from athena.router.breaker import Reason
 from athena.router.errors import QueueFullError, TooManyWaitingError
-from athena.router.gate import Gate
+from athena.router.gate import Alarm, Gate
 from athena.router.shared_gate import SharedGate
 from athena.router.ticket import Ticket
 from athena.router.types import BackendType
@@ -43,7 +43,9 @@ def board(request: pytest.FixtureRequest) -> Iterator[Board]:
     board.close()
 
 
-def gate(board: Board, clock: Clock, name: str = "m", *, limit: int = 2, max_queue: int = 4) -> Gate:
+def gate(
+    board: Board, clock: Clock, name: str = "m", *, limit: int = 2, max_queue: int = 4, alarm: Alarm | None = None
+) -> Gate:
     """Return a gate."""
     make = Gate if board.workers == 1 else SharedGate
     return make(
@@ -56,6 +58,7 @@ def gate(board: Board, clock: Clock, name: str = "m", *, limit: int = 2, max_que
         limit=limit,
         max_queue=max_queue,
         random=Random(1),  # noqa: S311 - repeatable, nothing secret
+        alarm=alarm or Alarm(),
         clock=clock,
     )
 

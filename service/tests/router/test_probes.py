@@ -5,10 +5,11 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from athena.router.board import CHECKED_AT
+from athena.router.board import CHECKED_AT, SAMPLES, SERVICE_SECONDS
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
 from athena.router.periods import Periods
@@ -18,6 +19,7 @@ from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked, StandIn, refused_url, serve, until
 from tests.router.test_dispatch import SAID, answer, call
+from tests.router.test_watch import Waiting
 
 QUICK = Periods(
     tick=0.01,
@@ -172,6 +174,104 @@ async def test_an_engine_in_doubt_is_asked_where_there_is_no_other(bench: Bench,
     for waiting in (first, second):
         waiting.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
+
+
+# Nobody but the requests themselves raises suspicion, and what is in doubt stays so.
+ALARMS = Periods(suspect_after=60.0, check_every=60.0, check_within=30.0, doubt=60.0, generate_every=60.0)
+
+
+async def test_one_request_of_many_meets_an_engine_that_has_never_answered(bench: Bench, watched: Watched) -> None:
+    hung, sound = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    behaviour.answers = False
+    services = await watched(
+        row(1, hung.url, engine="openai", max_concurrency=100),
+        row(2, sound.url, engine="openai", priority=1, max_concurrency=100),
+        periods=ALARMS,
+    )
+    first = asyncio.create_task(answer(services, call()))
+    assert await asyncio.gather(*(answer(services, call()) for _ in range(64))) == [SAID] * 64
+    assert prompts_at(hung) == 1
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_few_requests_meet_an_engine_that_begins_to_hang_under_load(bench: Bench, watched: Watched) -> None:
+    hung, sound = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    services = await watched(
+        row(1, hung.url, engine="openai", max_concurrency=100),
+        row(2, sound.url, engine="openai", priority=1, max_concurrency=100),
+        periods=msgspec.structs.replace(ALARMS, suspect_after=0.0, owed_after=0.0),
+    )
+    for _ in range(10):
+        assert await answer(services, call()) == SAID
+    served = prompts_at(hung)
+    assert served
+    await until(lambda: not services.gates.any_in_doubt)
+    behaviour.answers = False
+    waiting = [asyncio.create_task(answer(services, call())) for _ in range(64)]
+    await until(lambda: sum(task.done() for task in waiting) >= 62)
+    assert 1 <= prompts_at(hung) - served <= 2, "the one that waits, and the one that found that it does"
+    for task in waiting:
+        task.cancel()
+    assert (await asyncio.gather(*waiting, return_exceptions=True)).count(SAID) >= 62
+
+
+async def test_the_more_replies_come_the_sooner_is_their_lack_noticed(bench: Bench, watched: Watched) -> None:
+    engine, other = await bench.engine(Engine()), await bench.engine(Engine())
+    services = await watched(
+        row(1, engine.url, engine="openai", max_concurrency=100),
+        row(2, other.url, engine="openai", priority=1),
+        periods=ALARMS,
+    )
+    assert await answer(services, call()) == SAID
+    await until(lambda: not services.gates.any_in_doubt)
+    gate = gate_of(services, engine)
+    gate.cells[SAMPLES], gate.cells[SERVICE_SECONDS] = 4, 1.0
+    assert all(gate.try_enter() for _ in range(20))  # one of them should be answered each twentieth of a second
+    now = services.gates.clock()
+
+    def in_doubt(after: float, *, avoidable: bool = True) -> bool:
+        flight = Waiting(now + after, 4.0)
+        flight.avoidable = avoidable
+        gate.asked(flight.begun, flight)
+        return services.gates.any_in_doubt
+
+    assert not in_doubt(0.0)
+    assert not in_doubt(0.19)
+    assert not in_doubt(0.21, avoidable=False), "without another engine there is nothing to be gained"
+    assert in_doubt(0.21)
+    for _ in range(20):
+        gate.leave()
+
+
+async def test_nothing_is_asked_at_once_where_there_is_no_other_engine(bench: Bench, watched: Watched) -> None:
+    engine = await bench.engine(behaviour := Engine())
+    behaviour.answers = False
+    services = await watched(row(1, engine.url, engine="openai", max_concurrency=10), periods=ALARMS)
+    waiting = [asyncio.create_task(answer(services, call())) for _ in range(5)]
+    await until(lambda: prompts_at(engine) == 5)
+    assert not gate_of(services, engine).cells[CHECKED_AT]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_an_engine_that_answers_requests_stays_though_it_is_too_busy_for_a_question(
+    bench: Bench, watched: Watched
+) -> None:
+    async def busy(asked: Asked) -> None:
+        await (asked.until_left() if asked.method == "GET" else serve(asked))
+
+    engine = await bench.engine(busy)
+    services = await watched(
+        row(1, engine.url, engine="openai"), periods=msgspec.structs.replace(ALARMS, tick=0.01, check_within=1.0)
+    )
+    assert await answer(services, call()) == SAID
+    gate_of(services, engine).suspected = True
+    await until(lambda: services.gates.any_in_doubt)
+    while services.gates.any_in_doubt:
+        assert await answer(services, call()) == SAID
+    assert state_of(services, engine) == "closed"
 
 
 async def test_without_another_engine_a_request_goes_on_waiting_for_the_one_that_hangs(

@@ -7,6 +7,7 @@ import pytest
 
 from athena.router.board import PROGRESS_AT, Board
 from athena.router.breaker import Reason
+from athena.router.gate import Alarm, Flight, Gate
 from athena.router.periods import Pace, Periods
 from athena.router.upstream_reply import UpstreamReply
 from athena.router.watch import Sight, look_at, move_elsewhere
@@ -41,7 +42,7 @@ class Nowhere:
 class Waiting:
     """A request at an engine, as `look_at` sees it; the test says what comes for it."""
 
-    movable = True  # whether its route has another backend
+    movable = avoidable = True  # whether its route has another backend
 
     def __init__(self, begun: float, patience: float) -> None:
         self.begun = begun
@@ -192,6 +193,32 @@ async def test_a_request_without_a_byte_is_suspicious_soon_and_stuck_later(looke
     sights = looked.looks(5)
     assert [sight.suspicious for sight in (sights[2], sights[4])] == [False, True]
     assert [(sight.busy, sight.stuck) for sight in (sights[6], sights[-1])] == [(True, False), (False, True)]
+
+
+async def test_the_alarm_is_raised_when_an_engine_that_owes_an_answer_is_asked_again(looked: Looked) -> None:
+    raised: list[float] = []
+
+    def note(_: Gate, flight: Flight) -> None:
+        raised.append(flight.begun)
+
+    alarm = Alarm()
+    alarm.after, alarm.call = 0.5, note
+    gate = gate_with(Board(), looked.clock, alarm=alarm)
+
+    def ask(at: float) -> None:
+        gate.asked(at, Waiting(at, 4.0))
+
+    ask(100.0)
+    assert raised == [100.0], "it has never given an answer"
+    gate.answered()
+    ask(101.0)
+    ask(101.4)
+    assert raised == [100.0]
+    ask(101.5)
+    assert raised == [100.0, 101.5]
+    gate.answered()
+    ask(102.0)
+    assert raised == [100.0, 101.5]
 
 
 def leave_out(looked: Looked, reason: Reason) -> None:

@@ -109,6 +109,8 @@ class Attempt:
         self._judge = books.judge if door.judged else None
         self._unread = self._judge.sent(door, call) if self._judge is not None else 0
         door.gate.flights.add(self)
+        if others:
+            door.gate.asked(self.begun, self)
 
     @property
     def waits_for_first_token(self) -> bool:
@@ -120,6 +122,12 @@ class Attempt:
         """Whether its route has another backend that could serve it now."""
         now = self.door.gate.now()
         return any(door.gate.usable(now) for door in self.others)
+
+    @property
+    def avoidable(self) -> bool:
+        """Whether its route has another backend, in the route and not in doubt, that requests could go to instead."""
+        now = self.door.gate.now()
+        return any(door.gate.usable(now) and not door.gate.in_doubt(now) for door in self.others)
 
     @property
     def patience(self) -> float:
@@ -137,6 +145,7 @@ class Attempt:
     def saw_first_token(self) -> None:
         """Note when writing began, for engines that do not measure it."""
         self._first_token = time.monotonic()
+        self.door.gate.answered()
 
     def succeeded(self, usage: Usage | None) -> None:
         """Count and log a reply that came whole."""
@@ -227,7 +236,10 @@ class Attempt:
         if self.span is not None:
             self.span.end(error_type)  # without effect where it was said before what had failed
         self._over = True
-        self.door.gate.flights.discard(self)
+        gate = self.door.gate
+        gate.flights.discard(self)
+        if self.upstream.begun:
+            gate.answered()
 
     def _count_failure(self, kind: FailureKind) -> float:
         now = time.monotonic()

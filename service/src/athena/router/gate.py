@@ -1,5 +1,6 @@
 """The way to one backend: its breaker, its slots, and the queue behind them, shared with the other workers."""
 
+import math
 import time
 from collections.abc import Callable
 from random import Random
@@ -37,6 +38,7 @@ from athena.router.upstream_reply import UpstreamReply
 _SMOOTHING = 8  # the mean service time follows the last few replies
 _SAMPLES = 4.0  # replies after which the mean is trusted
 _RETRY_SECONDS = (1.0, 60.0)  # the bounds of what a caller is told about when to come again
+_FOR_EVER = -math.inf  # since when an engine owes an answer that has never given one
 log = structlog.get_logger()
 
 
@@ -57,9 +59,25 @@ class Flight(Protocol):
         ...
 
     @property
+    def avoidable(self) -> bool:
+        """Whether its route has another backend, in the route and not in doubt, that requests could go to instead."""
+        ...
+
+    @property
     def patience(self) -> float:
         """How long a sound engine may be silent about it, in seconds."""
         ...
+
+
+class Alarm:
+    """What all gates of a loop call when a request is made at an engine that has owed an answer for `after` seconds.
+
+    `call` is told of the gate and of the request. Nobody listens until a watch sets both.
+    """
+
+    def __init__(self) -> None:
+        self.after = math.inf
+        self.call: Callable[[Gate, Flight], None] = _nobody
 
 
 class Gate:
@@ -80,6 +98,7 @@ class Gate:
         limit: int,
         max_queue: int,
         random: Random,
+        alarm: Alarm,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend_id = backend_id
@@ -92,11 +111,14 @@ class Gate:
         self.last_failure = ""  # in words; of this process
         self.suspected = False  # it should be asked at once whether it answers
         self.flights: set[Flight] = set()
+        # When the first request was made of those since the engine last answered this process one; 0 if it owes none.
+        self.owes_since = _FOR_EVER
         self._attach(slot)
         self.queue: FairQueue[Ticket] = FairQueue(max_queue)
         self._board = board
         self._own = slot.in_use
         self._random = random
+        self._alarm = alarm
         self.now = clock
 
     def _attach(self, slot: Slot) -> None:
@@ -163,6 +185,18 @@ class Gate:
                 self._put_back()
 
     # Outcomes
+
+    def asked(self, now: float, flight: Flight) -> None:
+        """Take note of a request that has been made, and raise the alarm if the engine owes an answer for long."""
+        since = self.owes_since
+        if not since:
+            self.owes_since = now
+        elif now - since >= self._alarm.after:
+            self._alarm.call(self, flight)
+
+    def answered(self) -> None:
+        """Take note that the engine has answered a request, well or not."""
+        self.owes_since = 0.0
 
     def succeeded(self, now: float, begun: float) -> None:
         """Leave after a whole reply that was asked for at `begun`."""
@@ -364,3 +398,7 @@ class Gate:
     def _put_back(self) -> None:
         self.in_use -= 1
         self.cells[self._own] = self.in_use
+
+
+def _nobody(gate: Gate, flight: Flight) -> None:
+    """Hear no alarm."""

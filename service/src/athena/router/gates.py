@@ -9,7 +9,7 @@ from random import Random
 from athena.observability.router_metrics import DEFAULT_BACKEND, BackendReading
 from athena.router.backend_state import BackendState
 from athena.router.board import DOUBTED_UNTIL, Board
-from athena.router.gate import Gate
+from athena.router.gate import Alarm, Gate
 from athena.router.policy import concurrency, queue_length
 from athena.router.shared_gate import SharedGate
 from athena.router.types import BackendType, Target
@@ -24,6 +24,7 @@ class Gates:
 
     `queue_seconds` is the longest that a request waits for a slot; `ollama_concurrency` is how many slots an Ollama has
     whose backend does not say. `any_in_doubt` is what `note_doubts` saw: requests need to ask nothing else as a rule.
+    `alarm` is that of all gates.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Gates:
         self.queue_seconds = queue_seconds
         self.clock = clock
         self.any_in_doubt = False
+        self.alarm = Alarm()
         self._random = random
         self._gates: dict[tuple[BackendType, str, str], Gate] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -88,6 +90,7 @@ class Gates:
                 limit=limit,
                 max_queue=queue_length(backend, limit),
                 random=self._random,
+                alarm=self.alarm,
                 clock=self.clock,
             )
         elif target.endpoint_url == backend.endpoint_url:

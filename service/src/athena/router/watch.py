@@ -4,6 +4,8 @@ Every worker has a `Watch` over the requests of its own process. It only ever ch
 nobody has seen a token, and cuts streams of which an engine that is out says nothing more.
 """
 
+import math
+
 import msgspec
 
 from athena.router.background import Tasks, every
@@ -14,6 +16,8 @@ from athena.router.gates import Gates
 from athena.router.periods import Pace, Periods
 from athena.router.probing import Asker
 from athena.router.types import BackendType
+
+_REPLIES_OWED = 4  # in the time that so many usually take to come, one of them should have come
 
 
 class Sight(msgspec.Struct):
@@ -68,10 +72,13 @@ class Watch:
         self._suspects: set[tuple[BackendType, str]] = set()
 
     async def __aenter__(self) -> "Watch":
+        alarm = self._gates.alarm
+        alarm.after, alarm.call = self._periods.owed_after, self._owed
         self._tasks.start(every(self._periods.tick, self._look))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._gates.alarm.after = math.inf
         await self._tasks.stop()
 
     def _look(self) -> None:
@@ -93,6 +100,7 @@ class Watch:
             move_elsewhere(gate, now, self._periods)
         if sight.progress:
             cells[PROGRESS_AT] = now
+            gate.answered()
         for seen, cell in ((sight.busy, BUSY_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)):
             if seen:
                 cells[cell] = now
@@ -105,6 +113,22 @@ class Watch:
         ):
             self._suspect(gate, now)
 
+    def _owed(self, gate: Gate, flight: Flight) -> None:
+        """Suspect an engine of which nothing has come for longer than replies are usually apart from each other.
+
+        Where many requests are made, too many of them would meet one that hangs until the next look.
+        """
+        periods, cells, now = self._periods, gate.cells, flight.begun
+        usual = gate.usual_seconds()
+        apart = usual / gate.in_use if usual is not None else 0.0
+        longest = min(max(_REPLIES_OWED * apart, periods.owed_after), periods.suspect_after)
+        if now - gate.owes_since < longest or not flight.avoidable:
+            return
+        if cells[STATE] == State.CLOSED and now - cells[CHECKED_AT] >= longest:
+            self._suspect(gate, now)
+        else:
+            self._gates.note_doubts()  # another worker may just be asking
+
     def _suspect(self, gate: Gate, now: float) -> None:
         gate.cells[CHECKED_AT] = now
         engine = (gate.engine, gate.endpoint_url)
@@ -114,15 +138,23 @@ class Watch:
             self._tasks.start(self._confirm(*engine))
 
     async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
+        gates, periods = self._gates, self._periods
         try:
-            begun = self._gates.clock()
-            if not await self._asker.answers(engine, endpoint_url) and not self._pace.held_up_since(
-                begun, self._gates.clock()
-            ):
-                leave(self._gates, engine, endpoint_url, self._periods)
+            begun = gates.clock()
+            if await self._asker.answers(engine, endpoint_url):
+                for gate in gates.of_engine(engine, endpoint_url):
+                    gate.answered()
+                return
+            shows_life = self._shows_life(engine, endpoint_url, begun + periods.tick)
+            if not shows_life and not self._pace.held_up_since(begun, gates.clock()):
+                leave(gates, engine, endpoint_url, periods)
         finally:
             self._suspects.discard((engine, endpoint_url))
-            self._gates.doubt(engine, endpoint_url, until=0.0)
+            gates.doubt(engine, endpoint_url, until=0.0)
+
+    def _shows_life(self, engine: BackendType, endpoint_url: str, since: float) -> bool:
+        """Whether a request to one of an engine's models has been answered, or goes on being so."""
+        return any(gate.alive_at() > since for gate in self._gates.of_engine(engine, endpoint_url))
 
 
 def leave(gates: Gates, engine: BackendType, endpoint_url: str, periods: Periods) -> None:
