@@ -10,9 +10,8 @@ FUNCTION = {"name": "weather", "parameters": {"type": "object"}}
 TOOL = {"type": "function", "function": FUNCTION}
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"in": "Oslo"}'}}
 SCHEMA = {"type": "object", "properties": {"sky": {"type": "string"}}}
-NO_PROBABILITIES = (
-    "an MLX server tells none in a stream, and otherwise not those of what it wrote; an Ollama before 0.12.11 drops it"
-)
+NO_PROBABILITIES = "an MLX server tells none in a stream, and otherwise not those of what it wrote"
+OF_NEWER_OLLAMAS = "an Ollama from before 0.12.11 drops it: its reply is then refused, or another engine asked"
 BOOKS = "for the provider's books and caches; says nothing about the answer"
 
 
@@ -139,8 +138,8 @@ CHAT = Path(
             {"reasoning_effort": "low"},
             "Ollama is told whether to think; how much most of its models fail over. `none`: not to think",
         ),
-        Field("logprobs", {"logprobs": True}, NO_PROBABILITIES),
-        Field("top_logprobs", {"top_logprobs": 2}, NO_PROBABILITIES),
+        Field("logprobs", {"logprobs": True}, f"{NO_PROBABILITIES}; {OF_NEWER_OLLAMAS}"),
+        Field("top_logprobs", {"top_logprobs": 2}, f"{NO_PROBABILITIES}; {OF_NEWER_OLLAMAS}"),
         Field("verbosity", {"verbosity": "low"}, "`medium` is taken by every engine"),
         Field("modalities", {"modalities": ["text", "audio"]}, "text alone is taken by every engine"),
         Field("audio", {"audio": {"voice": "v", "format": "wav"}}),

@@ -213,6 +213,65 @@ def test_who_wants_one_call_at_a_time_is_told_one(
     assert response["parallel_tool_calls"] is parallel
 
 
+_LIKELY = [{"token": "Hello", "logprob": -0.25, "bytes": [72, 101]}, {"token": "Hi", "logprob": -1.5, "bytes": [72]}]
+
+
+async def _tells_how_likely_tokens_are(heard: Heard) -> None:
+    """Answer like an Ollama from version 0.12.11 on, which says it with each piece, and once without any text."""
+    assert heard.json["logprobs"] is True
+    likely = _LIKELY[: heard.json.get("top_logprobs", 0)]
+    await heard.start("application/x-ndjson")
+    for piece in ("Hello", "", "!"):
+        told = {"token": piece or "<end>", "logprob": -0.25, "bytes": [*piece.encode()]}
+        more = {"top_logprobs": likely} if likely else {}
+        await heard.chunk(ollama_line(heard, piece, logprobs=[told | more]))
+    await heard.chunk(ollama_line(heard, "", **OLLAMA_END))
+    await heard.end()
+
+
+@pytest.mark.parametrize("top", [2, 0])
+def test_the_openai_client_is_told_by_ollama_how_likely_tokens_are(
+    stand_in: Run, proxy_for: StartProxy, top: int
+) -> None:
+    url = proxy_for(backend("m", "ollama", stand_in(_tells_how_likely_tokens_are).url))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
+        chat = client.chat.completions
+        whole = chat.create(model="m", messages=CONVERSATION, logprobs=True, top_logprobs=top)
+        stream = chat.create(model="m", messages=CONVERSATION, logprobs=True, top_logprobs=top, stream=True)
+        chunks = [chunk.choices[0] for chunk in stream]
+    assert whole.choices[0].message.content == "Hello!"
+    told = [whole.choices[0].logprobs, *(chunk.logprobs for chunk in chunks)]
+    of_all, *of_each = [logprobs.content or [] for logprobs in told if logprobs is not None]
+    assert [token.token for token in of_all] == ["Hello", "<end>", "!"]
+    assert [token for tokens in of_each for token in tokens] == of_all
+    assert len(of_each) == 3, "each piece has its own"
+    assert [(likely.token, likely.logprob, likely.bytes) for likely in of_all[0].top_logprobs] == [
+        (likely["token"], likely["logprob"], likely["bytes"]) for likely in _LIKELY[:top]
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_ollama_that_does_not_tell_how_likely_tokens_are_is_told_by_name_or_left_for_another(
+    stand_in: Run, proxy_for: StartProxy, stream: bool
+) -> None:
+    older, newer = stand_in(ollama_engine).url, stand_in(_tells_how_likely_tokens_are).url
+    url = proxy_for(
+        backend("old", "ollama", older),
+        backend("both", "ollama", older, number=2, priority=1),
+        backend("both", "ollama", newer, number=3, priority=2),
+    )
+    question = {"messages": CONVERSATION, "logprobs": True, "stream": stream}
+    refused = httpx.post(f"{url}/v1/chat/completions", json={"model": "old", **question})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["param"] == "logprobs"
+    assert "from version 0.12.11" in refused.json()["error"]["message"]
+    served = httpx.post(f"{url}/v1/chat/completions", json={"model": "both", **question})
+    assert served.status_code == 200
+    assert "<end>" in served.text
+    backends = httpx.get(f"{url}/health").json()["backends"]
+    assert {one["state"] for one in backends} == {"closed"}, "the engine is sound"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("path", "body"),

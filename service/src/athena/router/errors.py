@@ -15,7 +15,7 @@ class FailureKind(StrEnum):
     EMPTY = "empty"  # a reply with no bytes or no end mark before its first token
     MALFORMED = "malformed"  # bytes that are not the dialect
     OPEN = "open"  # it is known not to serve; nothing was sent
-    UNSUITABLE = "unsuitable"  # this engine would ignore or choke on the request; nothing was sent
+    UNSUITABLE = "unsuitable"  # this engine would ignore a part of the request, or choke on it, or does so
     REJECTED = "rejected"  # the request itself is wrong (4xx): another engine would say the same
 
 

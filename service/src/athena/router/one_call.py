@@ -27,6 +27,6 @@ class OneCall:
                 continue
             calls = () if self._called else event.tool_calls[:1]
             self._called = True
-            if calls or event.text or event.thinking:
+            if calls or event.text or event.thinking or event.tokens:
                 kept.append(msgspec.structs.replace(event, tool_calls=calls))
         return kept

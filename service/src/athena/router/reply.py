@@ -9,9 +9,11 @@ from athena.router.attempt import Attempt
 from athena.router.call import Call
 from athena.router.dialects import ReplyEncoder, StreamReader, StreamWatch, codec
 from athena.router.dialects.lines import WholeLines
+from athena.router.dialects.ollama_requests import tells_likelihood
 from athena.router.errors import BackendError, FailureKind, StreamBrokenError
+from athena.router.likelihood import Likelihood
 from athena.router.one_call import OneCall
-from athena.router.types import Dialect, Event, Finish, Usage
+from athena.router.types import Dialect, Event, Finish, Operation, Usage
 from athena.router.upstream_reply import BODY_LIMIT, UpstreamReply
 
 _NO_TOKEN = (b":", b"\n", b"\r")  # how a comment or a blank line begins
@@ -29,7 +31,7 @@ class OpenReply:
     """
 
     __slots__ = (
-        "_attempt", "_call", "_codec", "_events", "_held", "_one_call", "_reader", "_upstream", "_watch", "body",
+        "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch", "body",
         "content_type", "passthrough", "settled", "target", "usage",
     )  # fmt: skip
 
@@ -49,7 +51,7 @@ class OpenReply:
         self._events: list[Event] = []
         self._watch: StreamWatch | None = None
         self._reader: StreamReader | None = None
-        self._one_call: OneCall | None = None
+        self._looks: list[Likelihood | OneCall] = []
         self.settled = False
 
     @property
@@ -203,8 +205,11 @@ class OpenReply:
 
     async def _begin_events(self) -> None:
         self._reader = self._codec.reader(self._call.operation)
-        if self._call.request.extra.get("parallel_tool_calls") is False:
-            self._one_call = OneCall()
+        request = self._call.request
+        if self._call.operation is Operation.CHAT and tells_likelihood(request):
+            self._looks.append(Likelihood())
+        if request.extra.get("parallel_tool_calls") is False:
+            self._looks.append(OneCall())
         size = 0
         while not self.settled and not (self._call.stream and self._events):
             data = await self._upstream.read()
@@ -219,8 +224,8 @@ class OpenReply:
         if reader is None:
             raise AssertionError("a reply that is passed through has no events")
         events = list(reader.feed(data) if data else reader.end())
-        if self._one_call is not None:
-            events = self._one_call.of(events)
+        for look in self._looks:
+            events = look.of(events)
         if events and isinstance(finish := events[-1], Finish):
             self._succeed(finish.usage)
             self._upstream.release()

@@ -207,13 +207,31 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
+class LikelyToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that a model might write, as text and in UTF-8, and the natural logarithm of how likely that was."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class WrittenToken(LikelyToken, frozen=True, kw_only=True):
+    """A token that a model wrote, and the likeliest in its place; named and formed as OpenAI and Ollama do both."""
+
+    top_logprobs: tuple[LikelyToken, ...] = ()
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """The next piece of a reply. A keep-alive or an empty role announcement is none. `vectors` are those of embed."""
+    """The next piece of a reply. A keep-alive or an empty role announcement is none. `vectors` are those of embed.
+
+    `tokens` are those of the piece, where the caller asked how likely they were; they may come without a text.
+    """
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     vectors: tuple[list[float], ...] = ()
+    tokens: tuple[WrittenToken, ...] = ()
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True):

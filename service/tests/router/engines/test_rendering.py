@@ -311,7 +311,7 @@ def test_how_to_run_the_model_is_ollamas_own_affair_and_keeps_nobody_else_away()
     ("asked", "reason"),
     [
         (openai(CHAT | {"n": 2}), "n"),
-        (openai(CHAT | {"logprobs": True, "top_logprobs": 2}), "logprobs, top_logprobs"),
+        (openai(GENERATE | {"logprobs": 2}, Operation.GENERATE), "logprobs"),
         (openai(CHAT | {"tool_choice": "required"}), "tool_choice"),
         (openai(CHAT | {"logit_bias": {"5": 1}}), "logit_bias"),
         (openai(GENERATE | {"echo": True}, Operation.GENERATE), "echo"),
@@ -319,6 +319,15 @@ def test_how_to_run_the_model_is_ollamas_own_affair_and_keeps_nobody_else_away()
 )
 def test_what_ollama_would_ignore_never_reaches_it(asked: Call, reason: str) -> None:
     assert f"ignore {reason}" in unsuitable(BackendType.OLLAMA, asked)
+
+
+@pytest.mark.parametrize("more", [{"logprobs": True, "top_logprobs": 2}, {"top_logprobs": 2}, {"logprobs": True}])
+def test_ollama_is_asked_how_likely_the_tokens_of_a_chat_are(more: dict[str, Any]) -> None:
+    asked = sent(BackendType.OLLAMA, openai(CHAT | more))
+    assert {name: asked.get(name) for name in ("logprobs", "top_logprobs")} == {
+        "logprobs": True,
+        "top_logprobs": more.get("top_logprobs"),
+    }
 
 
 def test_what_an_openai_server_would_ignore_never_reaches_it() -> None:

@@ -11,7 +11,7 @@ from athena.errors import AthenaError
 from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.lines import LastLine, LineBuffer, reported
 from athena.router.errors import BackendError, FailureKind
-from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage
+from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage, WrittenToken
 
 _NANOSECONDS = 1e9
 # In JSON text they may stand as they are, but clients that split a stream like str.splitlines() break at them.
@@ -49,6 +49,7 @@ class _Line(msgspec.Struct):
     eval_count: int = 0
     eval_duration: int | None = None
     load_duration: int | None = None
+    logprobs: tuple[WrittenToken, ...] | None = None
 
     def usage(self) -> Usage:
         return Usage(
@@ -107,8 +108,9 @@ class Reader:
             ToolCall(name=call.function.name, arguments=msgspec.json.encode(call.function.arguments or {}).decode())
             for call in message.tool_calls or []
         )
-        if message.content or message.thinking or calls:
-            events.append(Delta(text=message.content, thinking=message.thinking, tool_calls=calls))
+        tokens = line.logprobs or ()
+        if message.content or message.thinking or calls or tokens:
+            events.append(Delta(text=message.content, thinking=message.thinking, tool_calls=calls, tokens=tokens))
         self._called = self._called or bool(calls)
         if line.done:
             self._ended = True

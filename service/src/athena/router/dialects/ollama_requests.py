@@ -177,9 +177,16 @@ def encode(request: Request) -> bytes:
         fields["messages"] = [_written(index, message, names) for index, message in enumerate(request.messages)]
         if request.tools:
             fields["tools"] = request.tools
+        if tells_likelihood(request):
+            fields |= present(logprobs=True, top_logprobs=request.extra.get("top_logprobs"))
     else:
         fields |= present(prompt=request.prompt, system=request.system)
     return msgspec.json.encode(fields)
+
+
+def tells_likelihood(request: Request) -> bool:
+    """Whether a caller of the OpenAI API wants to know of the tokens of a chat how likely they were."""
+    return request.extra.get("logprobs") is True or bool(request.extra.get("top_logprobs"))
 
 
 def options_of(request: Request) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from athena.errors import AthenaError
 from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.lines import LINE_LIMIT, LineBuffer, Tail, reported, too_long
 from athena.router.errors import BackendError, FailureKind
-from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage
+from athena.router.types import Delta, Event, Finish, FinishReason, Operation, ToolCall, Usage, WrittenToken
 
 DONE = b"[DONE]"
 _TAIL = 4 * 1024  # bytes; the finish chunk, the usage chunk and the end mark fit in
@@ -256,10 +256,10 @@ class Encoder:
         return self._event(self._choice({"role": "assistant", "content": ""}, "", None)) if self._chat else b""
 
     def delta(self, event: Delta) -> bytes:
-        if not event.tool_calls and not event.thinking:
+        if not event.tool_calls and not event.thinking and not event.tokens:
             return self._before + msgspec.json.encode(event.text) + self._after
         fields = self._message(event.text, event.thinking, event.tool_calls)
-        return self._event(self._choice(fields, event.text, None))
+        return self._event(self._choice(fields, event.text, None, event.tokens))
 
     def finish(self, event: Finish) -> bytes:
         end = self._event(self._choice({}, "", self._reason(event)))
@@ -274,7 +274,8 @@ class Encoder:
         deltas = [event for event in events if isinstance(event, Delta)]
         finish = next(event for event in reversed(events) if isinstance(event, Finish))
         text = "".join(delta.text for delta in deltas)
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": None}
+        tokens = [token for delta in deltas for token in delta.tokens]
+        choice: dict[str, Any] = {"index": 0, "logprobs": _logprobs(tokens), "finish_reason": None}
         if self._chat:
             calls = tuple(call for delta in deltas for call in delta.tool_calls)
             message = self._message(text, "".join(delta.thinking for delta in deltas), calls)
@@ -309,12 +310,19 @@ class Encoder:
             self._calls += len(calls)
         return fields
 
-    def _choice(self, delta: dict[str, Any], text: str, reason: FinishReason | None) -> dict[str, Any]:
+    def _choice(
+        self, delta: dict[str, Any], text: str, reason: FinishReason | None, tokens: Sequence[WrittenToken] = ()
+    ) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": delta} if self._chat else {"text": text}
-        return {"choices": [{"index": 0, **said, "logprobs": None, "finish_reason": reason}]}
+        return {"choices": [{"index": 0, **said, "logprobs": _logprobs(tokens), "finish_reason": reason}]}
 
     def _event(self, fields: dict[str, Any]) -> bytes:
         return b"data: " + msgspec.json.encode({**self._head, **fields}) + b"\n\n"
+
+
+def _logprobs(tokens: Sequence[WrittenToken]) -> dict[str, Any] | None:
+    """Return how likely tokens were in the form of a chat; nobody may ask for them in that of a legacy completion."""
+    return {"content": tokens, "refusal": None} if tokens else None
 
 
 def _written(usage: Usage) -> dict[str, Any]:

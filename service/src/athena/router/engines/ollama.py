@@ -7,7 +7,7 @@ import msgspec
 from athena.router.call import Call
 from athena.router.dialects import codec
 from athena.router.dialects.decoding import decode, raw_fields
-from athena.router.dialects.ollama_requests import PASSED_ON
+from athena.router.dialects.ollama_requests import PASSED_ON, tells_likelihood
 from athena.router.engines import rendering
 from athena.router.engines.base import Rendered
 from athena.router.errors import BackendError
@@ -21,6 +21,10 @@ _TAKEN = {
     Operation.CHAT: PASSED_ON - _OF_PROMPTS | {"options", "parallel_tool_calls", "reasoning_effort"},
     Operation.GENERATE: PASSED_ON | {"options", "reasoning_effort"},
 }
+
+
+# Of a chat of the OpenAI API. An Ollama from before version 0.12.11 drops them: `Likelihood` finds out by its reply.
+_LIKELIHOOD = frozenset({"logprobs", "top_logprobs"})
 
 
 class _Said(msgspec.Struct):
@@ -45,7 +49,10 @@ class OllamaEngine:
         if call.dialect is Dialect.OLLAMA:
             return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
         request = rendering.with_choice(call.request)
-        rendering.refuse_ignored(request, "Ollama", known=_TAKEN[request.operation])
+        known = _TAKEN[request.operation]
+        if call.dialect is Dialect.OPENAI and call.operation is Operation.CHAT and tells_likelihood(request):
+            known |= _LIKELIHOOD
+        rendering.refuse_ignored(request, "Ollama", known=known)
         for index, message in enumerate(request.messages):
             if message.name is not None:
                 field = f"messages.{index}.name"
