@@ -35,6 +35,11 @@ def main() -> None:
         figures = json.loads(options.figures.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SystemExit(f"{options.figures} is missing: service/bench/run saves it") from None
+    if absent := [load.name for load in loads.ALL if load.name not in figures["loads"]]:
+        raise SystemExit(
+            f"{options.figures} has no figures of {', '.join(absent)}, whose tables the page would lose: measure all"
+            " loads by service/bench/run without --load, or name the file of such a run with --figures"
+        )
     PICTURE.write_text(picture(figures["loads"]), encoding="utf-8")
     sections = {"figures": tables(figures)}
     if options.profile.exists():

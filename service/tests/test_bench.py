@@ -150,6 +150,17 @@ def test_the_docs_show_what_was_saved_and_keep_the_rest_of_their_page() -> None:
         plot.filled(page, {"profile": ""})
 
 
+def test_tables_of_loads_that_were_not_measured_are_not_taken_from_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figures.json").write_text(json.dumps({"loads": {"whole": {}}}))
+    monkeypatch.setattr("sys.argv", ["plot", "--figures", str(tmp_path / "figures.json")])
+    page = plot.PAGE.read_bytes()
+    with pytest.raises(SystemExit, match=r"no figures of .*hang"):
+        plot.main()
+    assert plot.PAGE.read_bytes() == page
+
+
 def test_the_picture_has_the_better_gateway_first_in_every_panel() -> None:
     measured = {
         "whole": {"straight": {"rate": 9.0}, "a": {"rate": 20.0, "cpu": 40.0}, "b": {"rate": 3000.0, "cpu": 20.0}}

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from athena.router.board import CHECKED_AT, SAMPLES, SERVICE_SECONDS
+from athena.router.board import CHECKED_AT, GENERATED_AT, SAMPLES, SERVICE_SECONDS
 from athena.router.errors import NoBackendError
 from athena.router.gate import Gate
 from athena.router.periods import Periods
@@ -200,7 +200,7 @@ async def test_few_requests_meet_an_engine_that_begins_to_hang_under_load(bench:
     services = await watched(
         row(1, hung.url, engine="openai", max_concurrency=100),
         row(2, sound.url, engine="openai", priority=1, max_concurrency=100),
-        periods=msgspec.structs.replace(ALARMS, suspect_after=0.0, owed_after=0.0),
+        periods=msgspec.structs.replace(ALARMS, suspect_after=0.0, owed_after=0.0, asked_apart=0.0),
     )
     for _ in range(10):
         assert await answer(services, call()) == SAID
@@ -214,6 +214,58 @@ async def test_few_requests_meet_an_engine_that_begins_to_hang_under_load(bench:
     for task in waiting:
         task.cancel()
     assert (await asyncio.gather(*waiting, return_exceptions=True)).count(SAID) >= 62
+
+
+async def test_few_requests_go_elsewhere_while_a_slow_engine_is_asked_whether_it_lives(
+    bench: Bench, watched: Watched
+) -> None:
+    busy, other = await bench.engine(Engine()), await bench.engine(Engine())
+    services = await watched(
+        row(1, busy.url, engine="openai", max_concurrency=100),
+        row(2, other.url, engine="openai", priority=1, max_concurrency=100),
+        periods=msgspec.structs.replace(ALARMS, owed_after=0.0, asked_apart=1e9, suspect_again=1e9),
+    )
+    assert await answer(services, call()) == SAID  # the first question, since it had never answered
+    await until(lambda: not services.gates.any_in_doubt)
+    gate = gate_of(services, busy)
+    now = services.gates.clock()
+    for after in (0.0, 100.0, 200.0):
+        gate.asked(now + after, Waiting(now + after, 4.0))
+    assert not services.gates.any_in_doubt, "it answered the question, and is left alone for a while"
+
+
+async def test_what_other_workers_are_answered_shows_that_an_engine_lives(bench: Bench, watched: Watched) -> None:
+    engine, other = await bench.engine(Engine()), await bench.engine(Engine())
+    services = await watched(
+        row(1, engine.url, engine="openai", max_concurrency=100),
+        row(2, other.url, engine="openai", priority=1),
+        periods=msgspec.structs.replace(ALARMS, asked_apart=0.0),
+    )
+    assert await answer(services, call()) == SAID
+    await until(lambda: not services.gates.any_in_doubt)
+    gate = gate_of(services, engine)
+    now = services.gates.clock()
+    gate.owes_since = now  # of this worker alone
+    gate.cells[GENERATED_AT] = now + 200.0
+    gate.asked(now + 200.001, Waiting(now + 200.001, 4.0))
+    assert not services.gates.any_in_doubt
+    gate.asked(now + 300.0, Waiting(now + 300.0, 4.0))
+    assert services.gates.any_in_doubt
+
+
+async def test_a_caller_that_left_leaves_no_answer_owed(bench: Bench, watched: Watched) -> None:
+    engine, other = await bench.engine(behaviour := Engine()), await bench.engine(Engine())
+    services = await watched(
+        row(1, engine.url, engine="openai"), row(2, other.url, engine="openai", priority=1), periods=ALARMS
+    )
+    behaviour.answers = False
+    asked = asyncio.create_task(answer(services, call()))
+    await until(lambda: prompts_at(engine) == 1)
+    gate = gate_of(services, engine)
+    assert gate.owes_since
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    assert not gate.owes_since
 
 
 async def test_the_more_replies_come_the_sooner_is_their_lack_noticed(bench: Bench, watched: Watched) -> None:

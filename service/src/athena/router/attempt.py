@@ -230,6 +230,8 @@ class Attempt:
         """End it without a word about the engine: the caller left, or is at fault itself."""
         if not self._over:
             self._leave(CANCELLED)
+            if not self.door.gate.flights:
+                self.door.gate.answered()  # nobody waits for an answer any more
             self.door.gate.abandoned(time.monotonic(), self.begun)
 
     def _leave(self, error_type: str = "") -> None:

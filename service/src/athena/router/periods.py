@@ -4,12 +4,17 @@ import msgspec
 
 
 class Periods(msgspec.Struct, frozen=True, kw_only=True):
-    """All times of watching and probing, in seconds."""
+    """All times of watching and probing, in seconds.
+
+    `asked_apart` is no time but how many times as long as its answer took an engine that owes answers is not asked
+    again: while it is asked, requests go to others, which is to happen to few.
+    """
 
     tick: float = 0.1
     suspect_after: float = 0.25  # a request without a byte
     suspect_again: float = 2.0  # once an engine that was suspected has answered
     owed_after: float = 0.01  # an engine that owes answers gets another request; four replies' time, where that is more
+    asked_apart: float = 8.0
     silent_after: float = 4.0  # a request without a byte that says something even where nothing is known to be loaded
     reads_after: float = 1.0  # bytes before a first token that still come so long after the reply's first ones
     move_after: float = 1.0  # silence that moves what waits for its first token at an engine that answers nothing

@@ -70,6 +70,7 @@ class Watch:
         self._tasks = Tasks()
         self._pace = Pace(periods)
         self._suspects: set[tuple[BackendType, str]] = set()
+        self._rests: dict[tuple[BackendType, str], float] = {}  # seconds until an engine that owes is asked again
 
     async def __aenter__(self) -> "Watch":
         alarm = self._gates.alarm
@@ -122,11 +123,13 @@ class Watch:
         usual = gate.usual_seconds()
         apart = usual / gate.in_use if usual is not None else 0.0
         longest = min(max(_REPLIES_OWED * apart, periods.owed_after), periods.suspect_after)
-        if now - gate.owes_since < longest or not flight.avoidable:
+        # What other workers were answered counts as well.
+        if now - max(gate.owes_since, gate.alive_at()) < longest or not flight.avoidable:
             return
-        if cells[STATE] == State.CLOSED and now - cells[CHECKED_AT] >= longest:
+        rest = max(longest, self._rests.get((gate.engine, gate.endpoint_url), 0.0))
+        if cells[STATE] == State.CLOSED and now - cells[CHECKED_AT] >= rest:
             self._suspect(gate, now)
-        else:
+        elif not self._gates.any_in_doubt:
             self._gates.note_doubts()  # another worker may just be asking
 
     def _suspect(self, gate: Gate, now: float) -> None:
@@ -142,6 +145,8 @@ class Watch:
         try:
             begun = gates.clock()
             if await self._asker.answers(engine, endpoint_url):
+                took = gates.clock() - begun
+                self._rests[engine, endpoint_url] = min(periods.asked_apart * took, periods.suspect_again)
                 for gate in gates.of_engine(engine, endpoint_url):
                     gate.answered()
                 return
