@@ -184,7 +184,14 @@ class Job:
             return
         if self.user:
             self.start_pending()
-        self.wait(has_started, self.patience, self.explain)
+        pids = [0]
+
+        def has_stayed(seen):
+            """Return whether two looks on end met it: one alone may meet what ends at once."""
+            pids.append(seen["pid"])
+            return has_started(seen) and (not seen["running"] or pids[-1] == pids[-2])
+
+        self.wait(has_stayed, self.patience, self.explain)
 
     def start_pending(self):
         """Start an agent that waits: launchd does not start by itself what was loaded from outside of the desktop."""
