@@ -11,6 +11,7 @@ from athena.router.types import Backend
 from athena.settings import RouterSettings
 from tests.router.registry import AdminApi, Registry
 from tests.router.standin import Behaviour, StandIn, refused_url, serve, until
+from tests.router.watching import QUICK, Watched
 
 
 class Bench:
@@ -59,3 +60,13 @@ async def bench() -> AsyncIterator[Bench]:
     """An empty bench."""
     async with opened() as bench:
         yield bench
+
+
+@pytest.fixture
+def watched(bench: Bench) -> Watched:
+    """Start a router that watches and probes, and knows these rows."""
+
+    async def start(*rows: Backend, periods: Periods = QUICK) -> RouterServices:
+        return await bench.router(*rows, periods=periods)
+
+    return start
