@@ -22,7 +22,7 @@ from athena.router.types import Backend, BackendType, Target
 # The runner of the tests may have threads; the forked processes touch nothing that these could hold.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
-LIMIT = 5
+LIMIT, MAX_QUEUE = 5, 10
 ENDPOINT = "http://engine.example.internal"
 BACKEND = Backend(
     id=1,
@@ -45,7 +45,7 @@ def gate(board: Board, model: str = "m", limit: int = LIMIT) -> Gate:
         engine=BackendType.OPENAI,
         endpoint_url=ENDPOINT,
         limit=limit,
-        max_queue=10,
+        max_queue=MAX_QUEUE,
         random=Random(1),  # noqa: S311 - repeatable, nothing secret
         alarm=Alarm(),
     )
@@ -107,6 +107,33 @@ def test_the_limit_is_exact_while_workers_come_and_go_at_once(board: Board) -> N
 
     assert ended_well(*(fork(board, worker, come_and_go) for worker in range(4)))
     assert gate(board).state(0.0).in_use == 0
+
+
+def test_the_bound_of_the_queue_is_exact_while_requests_come_to_all_workers_at_once(board: Board) -> None:
+    def come_and_go(board: Board) -> None:
+        mine, random = gate(board), Random(board.worker)  # noqa: S311 - repeatable, nothing secret
+        loop = asyncio.new_event_loop()
+        waiting: list[Ticket] = []
+        refused = 0
+        for number in range(8000):
+            if waiting and random.random() < 0.5:
+                waiting.pop().withdraw()
+                continue
+            ticket = Ticket(loop, caller=str(number % 3), priority=1, size=10, since=time.monotonic())
+            if mine.wait(ticket, 30.0, make_room=number % 4 == 0) is None:
+                waiting.append(ticket)
+            else:
+                refused += 1
+            assert mine.slot.total_waiting() <= MAX_QUEUE
+        assert refused, "otherwise the queue was never full"
+        while waiting:
+            waiting.pop().withdraw()
+
+    one = gate(board)
+    while one.try_enter():
+        pass
+    assert ended_well(*(fork(board, worker, come_and_go) for worker in range(1, 4)))
+    assert one.slot.total_waiting() == 0
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_it_holds_nobody_up(board: Board) -> None:

@@ -315,20 +315,22 @@ class Gate:
         if seconds > within and self.cells[SAMPLES] >= _SAMPLES:
             over = self.queue.takes_more_than_its_share(ticket.caller)
             return self._refusal(seconds, f"the wait would be about {seconds:.0f} s", over=over)
-        while self._full():
+        while not self._line_up(waiter):
             other = self.queue.to_make_room_for(waiter) if make_room else None
             if other is None:
                 over = self.queue.takes_more_than_its_share(ticket.caller)
                 return self._refusal(seconds, f"{len(self.queue)} requests wait already", over=over)
             self.discard(other)
             other.item.lose(self, self._refusal(seconds, "others wait as well", over=True))
-        self.queue.add(waiter)
         ticket.places[self] = waiter
-        self._count_queue()
         return None
 
-    def _full(self) -> bool:
-        return self.queue.full
+    def _line_up(self, waiter: Waiter[Ticket]) -> bool:
+        if self.queue.full:
+            return False
+        self.queue.add(waiter)
+        self._count_queue()
+        return True
 
     def discard(self, waiter: Waiter[Ticket]) -> None:
         """Take one out of the queue who waits no longer."""

@@ -28,8 +28,10 @@ class SharedGate(Gate):
         if sum(self._all_waiting):
             self._let_next_go_on()
 
-    def _full(self) -> bool:
-        return self.queue.full or sum(self._all_waiting) >= self.queue.limit
+    def _line_up(self, waiter: Waiter[Ticket]) -> bool:
+        # Under the lock: workers that look at the same time would else both take the last place.
+        with self.slot.locked():
+            return sum(self._all_waiting) < self.queue.limit and super()._line_up(waiter)
 
     def discard(self, waiter: Waiter[Ticket]) -> None:
         """Take one out of the queue who waits no longer; a slot may have been meant for it."""
