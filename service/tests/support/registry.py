@@ -47,12 +47,14 @@ def backend(number: int, model: str, engine: str, url: str, **more: Any) -> dict
 class Registry:
     """An Admin API. `status` other than 200 is what it answers to everything (503: its database is gone).
 
+    `keys` are the API keys of callers, as a proxy is told of them; None: from before there were any.
     `stop` and `start` take it away and bring it back at the same address, with what it knew.
     """
 
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.status = 200
         self.batches: dict[str, list[dict[str, Any]]] = {}
+        self.keys: list[dict[str, Any]] | None = None
         self._rows = list(rows)
         self._version = 1
         self._changed = threading.Condition()
@@ -122,6 +124,10 @@ class Registry:
         elif url.path == "/api/llm-backends/figures":
             batch = json.loads(request.body)
             self.batches.setdefault(batch["batch_id"], batch["figures"])
+            request.say(204, None)
+        elif url.path == "/api/api-keys/digests" and self.keys is not None:
+            request.say(200, self.keys, ("x-registry-version", str(self._version)))
+        elif url.path == "/api/api-keys/used" and self.keys is not None:
             request.say(204, None)
         elif url.path == "/api/llm-backends":
             request.say(200, self._rows, ("x-registry-version", str(self._version)))

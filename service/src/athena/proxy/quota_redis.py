@@ -94,6 +94,7 @@ class RedisQuotas:
         self._spend = self._redis.register_script(_SPEND)
         self._clock = clock
         self._paused_until = 0.0
+        self._away = False
         self._spending = Tasks()
 
     async def admit(self, key_id: int, requests: int | None, tokens: int | None) -> Told | None:
@@ -117,6 +118,7 @@ class RedisQuotas:
     async def _ask(self, key_id: int, requests: int | None, tokens: int | None) -> Told | None:
         try:
             told = await self._admit(keys=_names(key_id), args=[requests or 0, tokens or 0])
+            self._note_answer()
             figures = [float(figure) for figure in told]
             return Told(*(Standing(int(used), wait, reset) for used, wait, reset in (figures[:3], figures[3:])))
         except (RedisError, OSError) as error:
@@ -126,6 +128,7 @@ class RedisQuotas:
     async def _send(self, name: str, tokens: int) -> None:
         try:
             await self._spend(keys=[name], args=[tokens])
+            self._note_answer()
         except (RedisError, OSError) as error:
             self._pause(error)
 
@@ -134,7 +137,15 @@ class RedisQuotas:
         if now < self._paused_until:
             return  # another request has found out
         self._paused_until = now + PAUSE_SECONDS
-        log.warning("redis_failed_limits_by_host", error=str(error), seconds=PAUSE_SECONDS)
+        if not self._away:
+            self._away = True
+            log.warning("redis_failed_limits_by_host", error=str(error))
+
+    def _note_answer(self) -> None:
+        # Within the pause comes only what was asked before it.
+        if self._away and self._clock() >= self._paused_until:
+            self._away = False
+            log.info("redis_answers_limits_of_all_hosts")
 
 
 def _names(key_id: int) -> list[str]:
