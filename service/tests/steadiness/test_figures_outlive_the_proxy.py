@@ -15,7 +15,7 @@ async def test_figures_outlive_the_proxy_while_the_admin_api_is_gone(scene: Worl
     first = scene.proxy(backend(1, "m", "openai", scene.engine().url), ROUTER_STATE_FILE=state)
     within(2, (scene.folder / "state.json").exists)
     scene.registry.stop()
-    await ask_a_few(first)
+    await ask_a_few(first.url)
     if end == "kill":
         await asyncio.sleep(6)  # a crash loses what came after the last spooling, no more
     await asyncio.to_thread(getattr(first.server, end))

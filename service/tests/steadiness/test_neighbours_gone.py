@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from athena.db import migrate
-from tests.steadiness.world import Proxy, World, until, within
+from tests.steadiness.world import World, until, within
 from tests.support.admin import ADMIN_TOKEN, running_admin_api
 from tests.support.caller import OLLAMA_CHAT, OPENAI_CHAT, ask
 from tests.support.faults.wire import reply_to
@@ -17,11 +17,11 @@ from tests.support.registry import backend
 ASKED = 6
 
 
-async def ask_a_few(proxy: Proxy, times: int = ASKED) -> None:
+async def ask_a_few(url: str, times: int = ASKED) -> None:
     """Ask a few times in different ways; every answer must be right."""
     for number in range(times):
         path = (OPENAI_CHAT, OLLAMA_CHAT)[number % 2]
-        answer = await ask(proxy.url, path, "m", f"prompt {number}", stream=number % 3 == 0)
+        answer = await ask(url, path, "m", f"prompt {number}", stream=number % 3 == 0)
         assert answer.complete, answer
         assert answer.text == "".join(reply_to(f"prompt {number}"))
         assert answer.backend == "1"
@@ -29,10 +29,10 @@ async def ask_a_few(proxy: Proxy, times: int = ASKED) -> None:
 
 async def test_prompts_go_on_while_the_admin_api_is_gone_and_the_end_of_the_proxy_reports_them(scene: World) -> None:
     proxy = scene.proxy(backend(1, "m", "openai", scene.engine().url))
-    await ask_a_few(proxy)
+    await ask_a_few(proxy.url)
     scene.registry.stop()
     await until(lambda: proxy.metric("athena_configuration_reachable") == 0)
-    await ask_a_few(proxy)
+    await ask_a_few(proxy.url)
     async with httpx.AsyncClient() as client:
         assert (await client.get(proxy.url + "/health")).json()["status"] == "degraded"
     scene.registry.start()
@@ -50,9 +50,9 @@ async def test_figures_arrive_by_themselves_when_the_admin_api_returns(scene: Wo
         scene.registry.status = status
     else:
         scene.registry.stop()
-    await ask_a_few(proxy)
+    await ask_a_few(proxy.url)
     await asyncio.sleep(6)  # longer than a report waits for the next
-    await ask_a_few(proxy)
+    await ask_a_few(proxy.url)
     assert not scene.registry.batches
     scene.registry.status = 200
     if not status:
@@ -63,12 +63,12 @@ async def test_figures_arrive_by_themselves_when_the_admin_api_returns(scene: Wo
 async def test_a_proxy_that_is_started_while_the_admin_api_is_gone_serves_what_it_knew(scene: World) -> None:
     state = str(scene.folder / "state.json")
     first = scene.proxy(backend(1, "m", "openai", scene.engine().url), ROUTER_STATE_FILE=state)
-    await ask_a_few(first)
+    await ask_a_few(first.url)
     within(2, (scene.folder / "state.json").exists)
     assert await asyncio.to_thread(first.server.stop) == 0
     scene.registry.stop()
     second = scene.proxy_without_registry(ROUTER_STATE_FILE=state)
-    await ask_a_few(second)
+    await ask_a_few(second.url)
 
 
 @pytest.mark.slow
@@ -84,11 +84,11 @@ async def test_prompts_go_on_while_the_database_is_gone_and_are_counted_when_it_
         proxy = scene.proxy_without_registry(ADMIN_API_URL=admin.base_url, ADMIN_API_TOKEN=ADMIN_TOKEN)
         await asyncio.to_thread(proxy.wait_for_configuration)
         assert row["id"] == 1
-        await ask_a_few(proxy)
+        await ask_a_few(proxy.url)
         await asyncio.to_thread(own_database_server.kill)
-        await ask_a_few(proxy)
+        await ask_a_few(proxy.url)
         await asyncio.sleep(6)
-        await ask_a_few(proxy)
+        await ask_a_few(proxy.url)
         await asyncio.to_thread(own_database_server.start)
 
         def counted() -> bool:
