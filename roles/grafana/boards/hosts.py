@@ -44,7 +44,12 @@ _ENGINES = [
     rows("Engines", f"{_STATES} * on (instance, engine) group_left (model) {_MODELS}"),
     graph("Probes by what they have shown", RATE, (_SHOWN, f"{_ENGINE} {{{{outcome}}}}"), span=12),
     _of_engine("A token for the agent", SECONDS, "athena_engine_probe_seconds"),
-    graph("Restarts in an hour", NUMBER, (_RESTARTS, f"{_ENGINE} {{{{result}}}}")),
+    graph(
+        "Restarts in an hour",
+        NUMBER,
+        (_RESTARTS, f"{_ENGINE} {{{{result}}}}"),
+        note="By the agent, since it hung: done or failed. by_itself: it crashed, or somebody started it anew.",
+    ),
     _of_engine("Given up", NUMBER, "athena_engine_given_up", "1: it hangs after each restart, and needs a person."),
 ]
 

@@ -29,6 +29,7 @@ def test_an_engine_that_hangs_is_started_anew_once_and_is_well_again(world: Worl
     told = agent.engine()
     assert (told["restarts_lately"], told["last_restart"]["error"], told["given_up_at"]) == (1, None, None)
     assert agent.metric('athena_engine_restarts_total{engine="llama",result="done"}') == 1
+    assert agent.metric('athena_engine_restarts_total{engine="llama",result="by_itself"}') == 0
     assert agent.metric('athena_engine_state{engine="llama",kind="mlx",state="healthy"}') == 1
     assert [line["state"] for line in agent.server.events("engine_state_changed")][:3] == ["healthy", "suspect", "hung"]
     assert agent.server.told("engine_restarted")["engine"] == "llama"
@@ -116,8 +117,13 @@ def test_an_engine_that_is_down_is_its_service_managers_affair(world: World) -> 
     agent.until_state("down")
     agent.until_probes("refused", 5)
     assert world.manager.restarts() == []
+    before = agent.engine()["pid"]
     world.start_engine()
+    agent.until_engine(lambda engine: engine["pid"] not in (None, before))
     agent.until_state("healthy")
+    assert agent.metric('athena_engine_restarts_total{engine="llama",result="by_itself"}') == 1
+    assert agent.metric('athena_engine_restarts_total{engine="llama",result="done"}') == 0
+    assert agent.server.told("engine_process_replaced")["engine"] == "llama"
 
 
 def test_an_engine_that_serves_another_model_is_told_and_left_alone(world: World) -> None:

@@ -73,6 +73,31 @@ def test_another_process_has_shown_nothing_yet(engine: Engine, clock: Clock) -> 
     assert note(engine, clock, Outcome.SILENT) is State.STARTING
 
 
+def test_a_process_that_the_agent_has_not_ended_was_replaced_by_itself(engine: Engine) -> None:
+    assert not engine.saw_process(process(7, age=5000.0)), "whatever was before the agent is not known"
+    assert not engine.saw_process(process(7, age=5010.0))
+    assert engine.saw_process(process(8, age=3.0))
+    assert not engine.saw_process(process(8, age=13.0))
+    assert not engine.saw_process(None), "gone, and not replaced yet"
+    assert engine.saw_process(process(9, age=1.0))
+
+
+def test_a_process_that_the_agent_has_ended_was_not_replaced_by_itself(engine: Engine, clock: Clock) -> None:
+    engine.saw_process(process(7, age=5000.0))
+    engine.is_being_ended()
+    engine.started(clock.now)
+    assert not engine.saw_process(None)
+    assert not engine.saw_process(process(8, age=3.0))
+    assert engine.saw_process(process(9, age=3.0)), "what came after the restart has crashed"
+
+
+def test_a_restart_that_ends_the_process_late_is_still_the_agents(engine: Engine) -> None:
+    engine.saw_process(process(7, age=5000.0))
+    engine.is_being_ended()
+    assert not engine.saw_process(process(7, age=5030.0)), "it is still there when the service manager gives up"
+    assert not engine.saw_process(process(8, age=3.0))
+
+
 def test_a_process_that_is_seen_for_the_first_time_takes_nothing_back(engine: Engine, clock: Clock) -> None:
     note(engine, clock, Outcome.TOKEN)
     engine.saw_process(process(7, age=5000.0))

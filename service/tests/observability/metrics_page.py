@@ -89,6 +89,7 @@ def _watcher() -> Watcher:
         memory=Memory(None),
         noted=lambda _, __: None,
         restarted=lambda _, __: None,
+        replaced=lambda _: None,
         changed=lambda: None,
     )
 

@@ -51,6 +51,7 @@ def create_app(settings: AgentSettings, config: AgentConfig) -> FastAPI:
             memory=Memory(settings.agent_state_file),
             noted=metrics.noted,
             restarted=metrics.restarted,
+            replaced=metrics.replaced,
             changed=reporter.soon,
         )
         metrics.watch(watcher)

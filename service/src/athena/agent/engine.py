@@ -42,6 +42,8 @@ class Engine:
         self._clock = clock
         self._results: deque[Result] = deque(maxlen=_REMEMBERED)
         self._was_up = False  # since it was started; known for longer than the results are
+        self._known: int | None = None  # the process that was seen last, also once it is gone
+        self._ended: int | None = None  # the process that the agent has ended last
 
     @property
     def name(self) -> str:
@@ -84,16 +86,26 @@ class Engine:
             process=self.process.pid if self.process is not None else None,
         )
 
-    def saw_process(self, process: ProcessFigures | None) -> None:
-        """Take note of the process as it is; another one than before has shown nothing yet."""
+    def saw_process(self, process: ProcessFigures | None) -> bool:
+        """Take note of the process as it is; another one than before has shown nothing yet.
+
+        Return whether it has taken the place of one that was not the agent's to end: the engine has crashed, or
+        somebody has started it anew.
+        """
         before, self.process = self.process, process
         if process is None:
-            return
+            return False
         started_at = self._clock() - process.age
         if before is None or before.pid != process.pid:
             if self._results and started_at > self._results[-1].begun + _SAME_PROCESS:
                 self._forget()
             self.started_at = started_at
+        known, self._known = self._known, process.pid
+        return known is not None and known not in (process.pid, self._ended)
+
+    def is_being_ended(self) -> None:
+        """Take note that the agent is about to have the engine started anew: its process goes by our doing."""
+        self._ended = self._known
 
     def note(self, result: Result) -> None:
         """Take note of a result; one of a probe that began before the engine was started shows nothing."""

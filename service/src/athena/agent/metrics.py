@@ -45,7 +45,7 @@ class AgentMetrics(ServiceMetrics):
         self._restarts = Family(
             Kind.COUNTER,
             "athena_engine_restarts",
-            "Restarts of an engine that hung, by whether the service manager carried them out.",
+            "Restarts of an engine: by the agent, as it hung, `done` or `failed`; `by_itself` without the agent.",
             ("engine", "result"),
         )
         self._reports = Family(
@@ -61,6 +61,10 @@ class AgentMetrics(ServiceMetrics):
         """Count a restart."""
         self._restarts.at(engine, "done" if well else "failed").inc()
 
+    def replaced(self, engine: str) -> None:
+        """Count a restart that was not the agent's: the engine crashed, or somebody started it anew."""
+        self._restarts.at(engine, "by_itself").inc()
+
     def reported(self, well: bool) -> None:
         """Count a report."""
         self._reports.at("taken" if well else "failed").inc()
@@ -71,7 +75,7 @@ class AgentMetrics(ServiceMetrics):
         for engine in engines:
             for outcome in Outcome:
                 self._probes.at(engine.name, outcome)
-            for result in ("done", "failed"):
+            for result in ("done", "failed", "by_itself"):
                 self._restarts.at(engine.name, result)
         for result in ("taken", "failed"):
             self._reports.at(result)

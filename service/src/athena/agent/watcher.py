@@ -23,8 +23,8 @@ log = structlog.get_logger()
 class Watcher:
     """Watches the engines of a configuration. An async context manager.
 
-    `noted` is told of each result, `restarted` of each restart and whether it worked; `changed` is called when there is
-    something that is worth a report at once.
+    `noted` is told of each result, `restarted` of each restart and whether it worked, `replaced` of each engine whose
+    process was replaced without the agent; `changed` is called when there is something that is worth a report at once.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Watcher:
         memory: Memory,
         noted: Callable[[str, Result], None],
         restarted: Callable[[str, bool], None],
+        replaced: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
         self.config = config
@@ -46,6 +47,7 @@ class Watcher:
         self._memory = memory
         self._noted = noted
         self._restarted = restarted
+        self._replaced = replaced
         self._changed = changed
         before = memory.load()
         self.engines = tuple(Engine(engine, before.get(engine.name, Attempts())) for engine in config.engines)
@@ -113,7 +115,9 @@ class Watcher:
     async def _look_at(self, engine: Engine, probe: Probe) -> None:
         job = engine.config.job
         pid = await jobs.pid_of(job, self._run) if job is not None else None
-        engine.saw_process(await self._host.process(pid) if pid is not None else None)
+        if engine.saw_process(await self._host.process(pid) if pid is not None else None):
+            log.warning("engine_process_replaced", engine=engine.name, pid=pid)
+            self._replaced(engine.name)
         result = await probe.ask(
             engine.process, unproven_since=engine.unproven_since, waits=lambda early: self._note(engine, early)
         )
@@ -180,6 +184,7 @@ class Watcher:
             command = jobs.restart_command(job)
             detail = engine.last.detail if engine.last is not None else ""
             log.warning("engine_restart_begun", engine=engine.name, command=command, reason=reason, detail=detail)
+            engine.is_being_ended()
             error = await self._carry_out(command)
             seconds = round(time.time() - begun, 3)
             engine.last_restart = LastRestart(at=begun, seconds=seconds, error=error)
