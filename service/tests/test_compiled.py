@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,25 @@ from tests.engines.fixtures import locked_environment
 
 SERVICE = Path(__file__).parents[1]
 COMPILE = SERVICE / "compile.py"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+WITHIN_SECONDS = 1100
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(WITHIN_SECONDS + 100)]
 
 
-def run(*command: str | Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program in the service's folder, with the package of `site` before all others."""
+def run(*command: str | Path, site: Path | None = None) -> tuple[int | None, str]:
+    """Run a program in the service's folder, with the package of `site` first; return how it ended, and what it said.
+
+    None where it had to be killed. It says it to a file: a process that it left would hold a pipe open.
+    """
     environment = {**os.environ, "PYTHONPATH": str(site)} if site else dict(os.environ)
-    return subprocess.run(command, cwd=SERVICE, env=environment, text=True, capture_output=True, check=False)
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            ended: int | None = subprocess.run(
+                command, cwd=SERVICE, env=environment, stdout=said, stderr=said, check=False, timeout=WITHIN_SECONDS
+            ).returncode
+        except subprocess.TimeoutExpired:
+            ended = None
+        said.seek(0)
+        return ended, said.read()
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +48,8 @@ def site(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("athena", "shared"):
         shutil.copytree(SERVICE / "src" / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(SERVICE / "migrations", folder / "athena" / "migrations")
-    done = run(python, COMPILE, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ended, said = run(python, COMPILE, folder)
+    assert ended == 0, said
     return folder
 
 
@@ -54,22 +67,24 @@ def test_python_takes_the_compiled_form_of_each_module(site: Path) -> None:
     names = modules()
     assert len(names) > 10
     show = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {names}), sep='\\n')"
-    done = run(sys.executable, "-c", show, site=site)
-    assert done.returncode == 0, done.stderr
-    files = done.stdout.split()
+    ended, said = run(sys.executable, "-c", show, site=site)
+    assert ended == 0, said
+    files = said.split()
     assert len(files) == len(names)
     assert [file for file in files if not (file.startswith(str(site)) and file.endswith(".so"))] == []
 
 
 def test_what_is_compiled_passes_the_tests_of_its_source(site: Path) -> None:
     folders = ("tests/observability", "tests/orchestrator", "tests/proxy", "tests/router", "tests/steadiness")
-    options = ("-q", "-p", "no:cacheprovider", "-m", "not engine and not slow and not patches_source")
-    done = run(sys.executable, "-m", "pytest", *options, *folders, site=site)
-    assert done.returncode == 0, done.stdout[-20_000:]
+    # Whatever hangs is told by name, and by where each of its threads stands; a few such tests are enough.
+    options = ("-v", "-n", "2", "--maxfail", "3", "-o", "faulthandler_timeout=100", "-p", "no:cacheprovider")
+    which = ("-m", "not engine and not slow and not patches_source")
+    ended, said = run(sys.executable, "-m", "pytest", *options, *which, *folders, site=site)
+    assert ended == 0, said[-30_000:]
 
 
 def test_a_folder_without_the_package_is_refused(python: Path, tmp_path: Path) -> None:
-    done = run(python, COMPILE, tmp_path)
-    assert done.returncode == 1
-    assert f"{tmp_path} lacks athena/" in done.stderr
+    ended, said = run(python, COMPILE, tmp_path)
+    assert ended == 1
+    assert f"{tmp_path} lacks athena/" in said
     assert list(tmp_path.iterdir()) == []
