@@ -25,6 +25,8 @@ _STATES = most("instance, engine, kind, state", f"{of('athena_engine_state', _ON
 _MODELS = most("instance, engine, model", of("athena_engine_info", _ON))
 _SHOWN = total("instance, engine, outcome", f"{rate('athena_engine_probes_total', _ON)} > 0")
 _RESTARTS = total("instance, engine, result", growth("athena_engine_restarts_total", _ON, "1h"))
+_SENSORS = ("node_thermal_zone_temp", "node_hwmon_temp_celsius", "athena_host_temperature_celsius")
+_DEGREES = most("instance", " or ".join(of(metric, _ON) for metric in _SENSORS))
 _IDLE = rate("node_cpu_seconds_total", f'{_ON}, mode="idle"')
 
 
@@ -73,8 +75,11 @@ _MEMORY = [
 ]
 
 _HEAT = [
-    _of_host(
-        "Temperature", CELSIUS, "athena_host_temperature_celsius", "Linux hosts. A Mac tells what follows instead."
+    graph(
+        "Temperature",
+        CELSIUS,
+        (_DEGREES, "{{instance}}"),
+        note="The hottest sensor of each Linux host. A Mac tells what follows instead.",
     ),
     _of_host("Speed that heat leaves", PERCENT, "athena_host_speed_limit_percent"),
     _of_host("Thermal warning", NUMBER, "athena_host_thermal_warning"),

@@ -29,7 +29,15 @@ READY_WITHIN_SECONDS = 20.0
 PROBES = (
     "modules: {health: {prober: http, timeout: 5s, http: {preferred_ip_protocol: ip4, valid_status_codes: [200]}}}\n"
 )
-# What no Linux tells, as a Mac with 64 GB does: the GPU may pin 48 GB of it.
+# What the kernel of a machine with sensors has in /sys, which the machine of a test need not be.
+SENSORS = {
+    "class/thermal/thermal_zone0/type": "x86_pkg_temp",
+    "class/thermal/thermal_zone0/policy": "step_wise",
+    "class/thermal/thermal_zone0/temp": "61000",
+    "class/hwmon/hwmon0/name": "k10temp",
+    "class/hwmon/hwmon0/temp1_input": "63000",
+}
+# What no Linux tells, as a Mac with 64 GB does: the GPU may pin 48 GB of it. Degrees it does not tell.
 MAC = HostFigures(
     memory_total=64 << 30,
     memory_available=14 << 30,
@@ -38,7 +46,6 @@ MAC = HostFigures(
     disk_total=1 << 40,
     disk_free=1 << 39,
     uptime=86400.0,
-    temperatures={"x86_pkg_temp": 61.0},
     speed_limit=80.0,
     thermal_warning=1,
     gpu_percent=97.0,
@@ -58,16 +65,17 @@ def running_exporters(folder: Path, system: System, database_url: str) -> Iterat
     with ExitStack() as stack:
         stack.callback(redis.stop)
 
-        def run(name: str, *arguments: str, **variables: str) -> str:
-            return stack.enter_context(_exporter(folder, name, *arguments, **variables))
+        def run(name: str, *arguments: str, log: str = "", **variables: str) -> str:
+            return stack.enter_context(_exporter(folder / f"{log or name}.log", name, *arguments, **variables))
 
         node = run("node", f"--collector.textfile.directory={files}")
+        sensors = run("node", *_only_sensors(folder / "sys"), log="sensors")
         postgres = run("postgres", DATA_SOURCE_NAME=f"{database_url}?sslmode=disable")
         of_redis = run("redis", f"--redis.addr={redis.url}")
         blackbox = run("blackbox", f"--config.file={probes}")
         mac = stack.enter_context(serving(Starlette(routes=[Route("/metrics", _mac)]))).removeprefix("http://")
         yield {
-            "node": [Target(node, {"instance": "host-1:9100"})],
+            "node": [Target(node, {"instance": "host-1:9100"}), Target(sensors, {"instance": "host-2:9100"})],
             "postgres": [Target(postgres, {"instance": "host-1:9187"})],
             "redis": [Target(of_redis, {"instance": "host-1:9121"})],
             "mac": [Target(mac, {"instance": "mac-2:8110", "job": "agent", "service": "agent"})],
@@ -103,6 +111,16 @@ athena_backup_size_bytes 123456
 """
 
 
+def _only_sensors(folder: Path) -> list[str]:
+    """Return the arguments of a node exporter that tells of sensors alone."""
+    for name, content in SENSORS.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{content}\n")
+    only = ("--collector.disable-defaults", "--collector.thermal_zone", "--collector.hwmon")
+    return [*only, f"--path.sysfs={folder}"]
+
+
 async def _mac(_: object) -> Response:
     metrics = AgentMetrics()
     metrics.watch(cast("Watcher", SimpleNamespace(engines=(), figures=MAC)))
@@ -110,12 +128,11 @@ async def _mac(_: object) -> Response:
 
 
 @contextmanager
-def _exporter(folder: Path, name: str, *arguments: str, **variables: str) -> Iterator[str]:
+def _exporter(log: Path, name: str, *arguments: str, **variables: str) -> Iterator[str]:
     """Run a Debian package's exporter; gives its address."""
     program = shutil.which(f"prometheus-{name}-exporter")
     assert program is not None, f"apt-get install prometheus-{name}-exporter"
     address = f"127.0.0.1:{quiet_port()}"
-    log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [program, f"--web.listen-address={address}", *arguments],
