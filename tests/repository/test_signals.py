@@ -160,4 +160,4 @@ def test_the_alerts_judge_by_the_same_states_and_times() -> None:
     assert f"athena_host_report_age_seconds) > {signals.SILENT_SECONDS}" in ALERTS["HostDoesNotReport"]
     assert f"athena_backup_timestamp_seconds) > {signals.BACKUP_HOURS} * 3600" in ALERTS["BackupTooOld"]
     assert "athena_engine_given_up" in ALERTS["EngineGivenUp"]
-    assert 'athena_backend_state{state="closed"}' in ALERTS["BreakerOpenLong"]
+    assert 'athena_backend_state{state="closed", backend_id!="default"}' in ALERTS["BreakerOpenLong"]
