@@ -1,12 +1,13 @@
 """The proxy under load while the first choice of every route is killed and revived every second.
 
-    service/bench/soak [--requests 100000] [--connections 48] [--workers 1] [--seed 1]
+    service/bench/soak [--requests 100000] [--connections 48] [--workers 1] [--seed 1] [--compiled]
 
 Two stand-in engines behind a real `athena serve proxy`: one that is killed with SIGKILL and started again all the time,
 one that is steady. Half of the requests are streams; both dialects, five routes, several callers, one caller in a
 hundred leaves. Every answer is compared with the right one to the last character, every request must be in the proxy's
-figures, and at the end the proxy must hold no more connections and tasks than at the start. Exit code 0: all of it
-holds; 1: something does not, and it is printed.
+figures, and at the end the proxy must hold no more connections and tasks than at the start. `--compiled`: the modules
+that every request goes through are compiled first, which takes a minute. Exit code 0: all of it holds; 1: something
+does not, and it is printed.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from bench.soak_checks import (
 )
 from tests.steadiness.world import Proxy, World, world
 from tests.support.caller import Caller, question
+from tests.support.compiled import compile_package
 from tests.support.faults.process import EngineProcess
 from tests.support.registry import backend
 
@@ -57,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 48
     workers: int = 1
     seed: int = 1
+    compiled: bool = False
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -121,11 +124,17 @@ class Soak:
         self._options = options
         self._shaky, self._steady = own.engine(), own.engine()
         own.arguments = ["--workers", str(options.workers)] if options.workers > 1 else []
-        self._proxy = own.proxy(*routes(self._shaky, self._steady), ROUTER_STATE_FILE=str(own.folder / "state.json"))
+        settings = {"ROUTER_STATE_FILE": str(own.folder / "state.json")}
+        if options.compiled:
+            settings["PYTHONPATH"] = str(compile_package(own.folder / "compiled"))
+        self._proxy = own.proxy(*routes(self._shaky, self._steady), **settings)
         self._registry = own.registry
         self._tally = Tally()
         self._numbers = iter(range(options.requests))
         self._kills = 0
+        compiled = str(own.folder / "compiled")
+        parent, *workers = self._proxy.processes()
+        self._compiled = all(compiled in (folder / "maps").read_text() for folder in workers or [parent])
 
     async def run(self) -> Result:
         """Send everything, then look at what is left."""
@@ -155,6 +164,8 @@ class Soak:
         bad = [f"{count} {verdict}" for verdict, count in counts.items() if count]
         if status != 0:
             bad.append(f"the proxy ended with status {status}")
+        if self._options.compiled and not self._compiled:
+            bad.append("the proxy has not run the compiled modules")
         bad += proxy.server.complaints()[:EXAMPLES]
         return Result(
             options=self._options,
@@ -255,7 +266,10 @@ def main() -> None:
     """Run it and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in msgspec.structs.asdict(Options()).items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+        if value is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=int, default=value)
     options = Options(**vars(parser.parse_args()))
     with tempfile.TemporaryDirectory(prefix="athena-soak-") as folder:
         result = uvloop.run(soak(options, Path(folder)))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.fixtures import locked_environment
+from tests.support.compiled import COMPILE, SERVICE, compile_package, compiler
 
-SERVICE = Path(__file__).parents[1]
-COMPILE = SERVICE / "compile.py"
 WITHIN_SECONDS = 1100
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(WITHIN_SECONDS + 100)]
 
@@ -36,21 +33,9 @@ def run(*command: str | Path, site: Path | None = None) -> tuple[int | None, str
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    """The Python of an environment that has what compiling takes."""
-    return locked_environment("compile", SERVICE / "requirements-compile.txt") / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
-def site(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package as an installation has it, compiled."""
-    folder = tmp_path_factory.mktemp("site")
-    for package in ("athena", "shared"):
-        shutil.copytree(SERVICE / "src" / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(SERVICE / "migrations", folder / "athena" / "migrations")
-    ended, said = run(python, COMPILE, folder)
-    assert ended == 0, said
-    return folder
+    return compile_package(tmp_path_factory.mktemp("site"))
 
 
 def modules() -> list[str]:
@@ -83,8 +68,8 @@ def test_what_is_compiled_passes_the_tests_of_its_source(site: Path) -> None:
     assert ended == 0, said[-30_000:]
 
 
-def test_a_folder_without_the_package_is_refused(python: Path, tmp_path: Path) -> None:
-    ended, said = run(python, COMPILE, tmp_path)
+def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
+    ended, said = run(compiler(), COMPILE, tmp_path)
     assert ended == 1
     assert f"{tmp_path} lacks athena/" in said
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,9 @@ TOKENS = reply_to(ASK.prompt)
 
 
 @pytest.mark.slow
-def test_requests_survive_an_engine_that_is_killed_and_revived_every_second(tmp_path: Path) -> None:
-    result = uvloop.run(soak(Options(requests=3000), tmp_path))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_survive_an_engine_that_is_killed_and_revived_every_second(tmp_path: Path, workers: int) -> None:
+    result = uvloop.run(soak(Options(requests=3000, workers=workers), tmp_path))
     assert result.faults == [], result.table()
     assert result.kills >= 1
     assert result.tally.sent == 3000
