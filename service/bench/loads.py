@@ -10,6 +10,7 @@ from bench.machine import cpu_seconds, memory
 from bench.traffic import Engine, Outcome, Prompts, Times, send
 
 Figures = dict[str, float]
+SOUND_SECONDS = 2.0  # for which all engines answer, before the one hangs that is preferred
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class WrongAnswersError(Exception):
 
 def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
     """Send a load to a target once. Raises WrongAnswersError if prompts were lost and that is not the question."""
-    for number, engine in enumerate(target.engines):
-        engine.set(tokens=load.prompts.tokens or 100, pace_us=load.pace_us, hang=number > 0)
+    for engine in target.engines:
+        engine.set(tokens=load.prompts.tokens or 100, pace_us=load.pace_us)
+    hung = hang_preferred(program, load, target, folder) if load.engines > 1 else None
     cpu = cpu_seconds(target.pid) if target.pid else 0.0
     with _memory_watched(target.pid) as watched:
         outcome = send(program, target.url, load.prompts, target.headers, folder)
@@ -81,11 +83,23 @@ def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
     figures = load.figures(outcome, cpu) | {"sent": outcome.sent, "lost": outcome.sent - outcome.answered}
     if target.pid is None:
         del figures["cpu"]
-    if load.engines > 1:
-        figures["met"], figures["late"] = target.engines[-1].met()
+    if hung is not None:
+        figures["met"], figures["late"] = hung.met()
     if watched:
         figures |= {"memory": watched[-1], "growth": max(watched) - watched[len(watched) // 2]}
     return figures
+
+
+def hang_preferred(program: Path, load: Load, target: Target, folder: Path) -> Engine:
+    """Have the engine hang that a gateway prefers, and return it: it got most of the prompts of a few seconds before.
+
+    Another one would favour a gateway that sends little there anyway.
+    """
+    before = replace(load.prompts, requests=round(load.prompts.rate * SOUND_SECONDS))
+    send(program, target.url, before, target.headers, folder)
+    preferred = max(target.engines, key=lambda engine: engine.met()[0])
+    preferred.set(hang=True)
+    return preferred
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class Engine:
         self._ask(f"?tokens={tokens}&pace_us={pace_us}&hang={int(hang)}")
 
     def met(self) -> tuple[int, int]:
-        """Return how many prompts met it since it was set to hang, and how many of them 3 s after the first or later.
+        """Return how many prompts met it since it was last set, and how many of them 3 s after the first or later.
 
         Probes do not count.
         """

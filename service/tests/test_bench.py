@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from bench import loads, plot, run, traffic
@@ -57,6 +58,23 @@ def test_one_command_measures_the_proxy_under_every_load(tmp_path: Path) -> None
         assert {column.figure for column in load.columns} <= {*row, "ratio"}
         assert "straight" in found["loads"][load.name] or load.engines > 1
     assert ("nginx" in found["versions"]) != ("nginx" in found["missing"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_buildable")
+@pytest.mark.parametrize("preferred", [0, 1])
+def test_the_engine_hangs_that_was_sent_most(tmp_path: Path, preferred: int) -> None:
+    program = traffic.build()
+    load = next(load for load in loads.ALL if load.engines > 1).quick()
+    with traffic.engine(program, "openai") as one, traffic.engine(program, "openai") as other:
+        engines = [one, other]
+        url = f"{engines[preferred].url}/v1/chat/completions"
+        target = loads.Target("straight", url, (), None, engines)
+        assert loads.hang_preferred(program, load, target, tmp_path) is engines[preferred]
+        assert httpx.get(engines[1 - preferred].url + "/v1/models").status_code == 200
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(engines[preferred].url + "/v1/models", timeout=httpx.Timeout(10.0, read=0.2))
+        assert engines[preferred].met() == (0, 0), "what it got before counts no more"
 
 
 def test_a_gateway_that_cannot_be_had_is_named_and_the_others_are_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ type engine struct {
 	tokens   int     // of a stream
 	pace     int64   // nanoseconds between two tokens; 0: as fast as they are taken
 	hang     bool    // accept and read, never answer
-	prompts  int     // of the load, not of probes, that met it hanging since the last setting
+	prompts  int     // of the load, not of probes, that met it since the last setting
 	late     int     // those that came more than three seconds after the first of them
 	since    int64   // when the first of them came
 	ready    []*peer // streams that are written as fast as they are taken
@@ -203,7 +203,7 @@ func (e *engine) answer(p *peer, head, body []byte) {
 		e.send(p, plain(fmt.Sprintf(`{"prompts":%d,"late":%d}`, e.prompts, e.late)))
 		return
 	}
-	if e.hang && bytes.Contains(body, promptMark) {
+	if bytes.Contains(body, promptMark) {
 		e.count(now())
 	}
 	if e.hang {
