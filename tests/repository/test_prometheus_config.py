@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ HOSTS = {
 def test_every_alert_of_a_host_has_its_name_for_alertmanager(tmp_path: Path) -> None:
     told: dict[str, str] = {}
 
-    class Alertmanager(Answering):
+    class Alertmanager(Answering, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"]))):
                 told[alert["labels"].get("instance", "")] = alert["labels"]["host"]
