@@ -13,7 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from loading import ROOT
 from panels import Asked, asked, panels
-from rules import metrics_of, rules
+from rules import alerts, metrics_of, rules
 
 PROMETHEUS, LOKI = list(asked("prometheus")), list(asked("loki"))
 KNOWN = yaml.safe_load((ROOT / "tests/repository/known_metrics.yml").read_text())
@@ -90,3 +90,56 @@ def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
 def test_there_are_queries_to_both() -> None:
     assert len(PROMETHEUS) > 50
     assert len(LOKI) >= 4
+
+
+@pytest.mark.parametrize(
+    ("panel", "alert"), [("Pods that are missing", "ReplicaMissing"), ("Differs from the release", "ReleaseDrift")]
+)
+def test_a_panel_about_the_release_reads_what_its_alert_judges(panel: str, alert: str) -> None:
+    [query] = [one.query for one in PROMETHEUS if one.panel == panel]
+    assert metrics_of(query) == metrics_of(alerts()[alert]["expr"])
+
+
+SEEN = """
+athena_release_replicas{service="proxy"} 2
+athena_release_replicas{service="admin"} 2
+athena_release_replicas{service="orchestrator"} 1
+probe_success{job="health",pod="pod-1",service="proxy"} 1
+probe_success{job="health",pod="pod-2",service="proxy"} 0
+probe_success{job="health",pod="pod-3",service="admin"} 1
+probe_success{job="health",pod="pod-4",service="admin"} 1
+probe_success{job="health",pod="pod-5",service="admin"} 1
+probe_success{job="health",service="orchestrator"} 1
+athena_replicas_wanted{service="admin"} 2
+athena_replicas_ready{service="admin"} 1
+athena_replicas_wanted{service="redis"} 1
+athena_replicas_ready{service="redis"} 0
+athena_drift{service="proxy"} 0
+athena_drift{service="redis"} 1
+athena_build_info{service="proxy",version="1"} 1
+athena_build_info{service="admin",version="2"} 1
+athena_release_version_info{service="proxy",version="2"} 1
+athena_release_version_info{service="admin",version="2"} 1
+athena_schema_revision_info{revision="a",service="admin"} 1
+athena_release_schema_info{revision="b"} 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("panel", "shown"),
+    [
+        ("Pods that are missing", {"proxy": 1, "admin": 0, "orchestrator": 1, "redis": 1}),
+        ("Differs from the release", {"proxy": 1, "redis": 1, "schema": 1}),
+    ],
+)
+def test_a_panel_about_the_release_shows_what_prometheus_sees_and_the_rest_by_the_last_look(
+    panel: str, shown: dict[str, int], tmp_path: Path
+) -> None:
+    [query] = [one.query for one in PROMETHEUS if one.panel == panel]
+    series = [dict(zip(("series", "values"), line.rsplit(" ", 1), strict=True)) for line in SEEN.split("\n") if line]
+    samples = [{"labels": f'{{service="{service}"}}', "value": value} for service, value in shown.items()]
+    asked_once = {"expr": query, "eval_time": "0m", "exp_samples": samples}
+    file = tmp_path / "panel.yml"
+    file.write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": [asked_once]}]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

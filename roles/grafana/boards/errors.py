@@ -5,7 +5,8 @@ from boards.queries import growth, rate, total
 
 _ASKED = "gen_ai_server_request_duration_seconds_count"
 _OF = 'gen_ai_request_model=~"$model"'
-_SERIOUS = '{app=~".+"} | level=~"warning|error|critical"'
+# Our services say warning and critical; what Go programs say of the same kind is warn and fatal.
+_SERIOUS = '{app=~".+"} | level=~"(?i)warn|warning|error|critical|fatal"'
 # What the first description of the system says to look for.
 _EVENTS = "routing_llm_request|llm_request_completed|mlx_failed_falling_back_to_ollama"
 _WRONG = rate("http_server_request_duration_seconds_count", 'http_response_status_code=~"[45].."')

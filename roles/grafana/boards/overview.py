@@ -57,19 +57,30 @@ _TRAFFIC = [
     graph("Health", NUMBER, (least("service, instance", 'probe_success{job="health"}'), "{{service}} {{instance}}")),
 ]
 
+# As the alerts ReplicaMissing and ReleaseDrift see it: where Prometheus asks pods, by what it sees at every moment; of
+# the rest, what the last look has found.
+_RELEASED = most("service", "athena_release_replicas")
+_WELL = f'count by (service) (probe_success{{job="health", pod!=""}} == 1) or 0 * {_RELEASED}'
+_LOOKED = f"{most('service', 'athena_replicas_wanted')} - {most('service', 'athena_replicas_ready')}"
+_MISSING = (
+    f"clamp_min(({_LOOKED} unless on (service) athena_release_replicas) or {_RELEASED} - on (service) ({_WELL}), 0)"
+)
+_OTHER_VERSION = """athena_build_info and on (service) athena_release_version_info
+  unless on (service, version) athena_release_version_info"""
+_OTHER_SCHEMA = """label_replace(
+  athena_schema_revision_info and on () athena_release_schema_info unless on (revision) athena_release_schema_info,
+  "service", "schema", "", ""
+)"""
+_DIFFERS = most("service", f"athena_drift or ({_OTHER_VERSION}) or {_OTHER_SCHEMA}")
+
 _IN_FORCE = [
     names("Release", "athena_release_info", "{{release}}"),
     names("Schema", most("revision", "athena_schema_revision_info"), "{{revision}}"),
     names("Versions", most("service, version", "athena_build_info"), "{{service}} {{version}}", span=8),
     figure("Status seen before", AGE, ("time() - max(athena_status_timestamp_seconds)", "")),
     figure("Backends enabled", NUMBER, ('max(athena_backends{enabled="true"})', "")),
-    graph(
-        "Pods that are missing",
-        NUMBER,
-        (f"{most('service', 'athena_replicas_wanted')} - {most('service', 'athena_replicas_ready')}", "{{service}}"),
-        span=12,
-    ),
-    graph("Differs from the release", NUMBER, (most("service", "athena_drift"), "{{service}}"), span=12),
+    graph("Pods that are missing", NUMBER, (_MISSING, "{{service}}"), span=12),
+    graph("Differs from the release", NUMBER, (_DIFFERS, "{{service}}"), span=12),
 ]
 
 OVERVIEW = board(
