@@ -105,9 +105,16 @@ class Gates:
         return [gate for gate in self._gates.values() if gate.engine is engine and gate.endpoint_url == endpoint_url]
 
     def doubt(self, engine: BackendType, endpoint_url: str, until: float) -> None:
-        """Prefer other engines to this one for a while; a time that has passed ends it."""
+        """Prefer other engines to this one for a while."""
         for gate in self.of_engine(engine, endpoint_url):
             gate.cells[DOUBTED_UNTIL] = until
+        self.note_doubts()
+
+    def end_doubt(self, engine: BackendType, endpoint_url: str, until: float) -> None:
+        """End a doubt that was to last until that time; one that another worker has begun since then goes on."""
+        for gate in self.of_engine(engine, endpoint_url):
+            if gate.cells[DOUBTED_UNTIL] <= until:
+                gate.cells[DOUBTED_UNTIL] = 0.0
         self.note_doubts()
 
     def note_doubts(self) -> None:

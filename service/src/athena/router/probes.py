@@ -3,6 +3,7 @@
 One worker has the `Prober`. It only ever changes breakers, and moves requests that nobody has seen a token of.
 """
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
@@ -97,18 +98,21 @@ class Prober:
             self._tasks.start(self._ask(*key, asked))
 
     async def _ask(self, engine: BackendType, endpoint_url: str, asked: "_Asked") -> None:
+        doubted_until = 0.0
         try:
             begun = self._gates.clock()
             for _ in range(2):  # one answer may well be late
                 if await self._asker.answers(engine, endpoint_url):
                     asked.answered_at = self._gates.clock()
+                    doubted_until = math.inf
                     return
-                self._gates.doubt(engine, endpoint_url, until=self._gates.clock() + self._periods.doubt)
+                doubted_until = self._gates.clock() + self._periods.doubt
+                self._gates.doubt(engine, endpoint_url, until=doubted_until)
             if not self._pace.held_up_since(begun, self._gates.clock()):
                 leave(self._gates, engine, endpoint_url, self._periods)
         finally:
             asked.asking = False
-            self._gates.doubt(engine, endpoint_url, until=0.0)
+            self._gates.end_doubt(engine, endpoint_url, doubted_until)
 
     # Generation
 

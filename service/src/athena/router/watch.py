@@ -69,7 +69,7 @@ class Watch:
         self._periods = periods
         self._tasks = Tasks()
         self._pace = Pace(periods)
-        self._suspects: set[tuple[BackendType, str]] = set()
+        self._suspects: dict[tuple[BackendType, str], float] = {}  # since when each is being asked
         self._rests: dict[tuple[BackendType, str], float] = {}  # seconds until an engine that owes is asked again
 
     async def __aenter__(self) -> "Watch":
@@ -133,29 +133,35 @@ class Watch:
             self._gates.note_doubts()  # another worker may just be asking
 
     def _suspect(self, gate: Gate, now: float) -> None:
-        gate.cells[CHECKED_AT] = now
         engine = (gate.engine, gate.endpoint_url)
-        if engine not in self._suspects:
-            self._suspects.add(engine)
-            self._gates.doubt(*engine, until=now + self._periods.doubt)
-            self._tasks.start(self._confirm(*engine))
+        asked_at = self._suspects.get(engine)
+        if asked_at is None:
+            asked_at = self._suspects[engine] = now
+            until = now + self._periods.doubt
+            self._gates.doubt(*engine, until=until)
+            self._tasks.start(self._confirm(*engine, until))
+        # The answer that is awaited tells of this model as well; it is no reason to ask later again.
+        gate.cells[CHECKED_AT] = max(gate.cells[CHECKED_AT], asked_at)
 
-    async def _confirm(self, engine: BackendType, endpoint_url: str) -> None:
+    async def _confirm(self, engine: BackendType, endpoint_url: str, doubted_until: float) -> None:
         gates, periods = self._gates, self._periods
+        lives = False
         try:
             begun = gates.clock()
-            if await self._asker.answers(engine, endpoint_url):
+            lives = await self._asker.answers(engine, endpoint_url)
+            if lives:
                 took = gates.clock() - begun
                 self._rests[engine, endpoint_url] = min(periods.asked_apart * took, periods.suspect_again)
                 for gate in gates.of_engine(engine, endpoint_url):
                     gate.answered()
                 return
-            shows_life = self._shows_life(engine, endpoint_url, begun + periods.tick)
-            if not shows_life and not self._pace.held_up_since(begun, gates.clock()):
+            lives = self._shows_life(engine, endpoint_url, begun + periods.tick)
+            if not lives and not self._pace.held_up_since(begun, gates.clock()):
                 leave(gates, engine, endpoint_url, periods)
         finally:
-            self._suspects.discard((engine, endpoint_url))
-            gates.doubt(engine, endpoint_url, until=0.0)
+            del self._suspects[engine, endpoint_url]
+            # Where this process was held up, or ends, nothing is known: another worker that doubts goes on asking.
+            gates.end_doubt(engine, endpoint_url, math.inf if lives else doubted_until)
 
     def _shows_life(self, engine: BackendType, endpoint_url: str, since: float) -> bool:
         """Whether a request to one of an engine's models has been answered, or goes on being so."""
