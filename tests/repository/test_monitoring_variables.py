@@ -32,6 +32,15 @@ def test_grafana_asks_a_loki_only_where_there_is_one(logs: str, url: str, tmp_pa
     assert value(tmp_path, "monitoring", "grafana_loki_url", monitoring_with_logs=logs) == url
 
 
+def test_the_firewall_of_a_mac_guards_what_prometheus_asks_there() -> None:
+    defaults = {
+        role: yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text())
+        for role in ("agent", "log_collector", "mac_host")
+    }
+    asked = {defaults["agent"]["agent_port"], defaults["log_collector"]["log_collector_metrics_port"]}
+    assert asked <= set(defaults["mac_host"]["mac_host_engine_ports"])
+
+
 @pytest.mark.parametrize(("asked", "let_in"), [("false", False), ("true", True)])
 def test_collectors_of_nodes_are_read_only_where_pods_are_asked(asked: str, let_in: bool, tmp_path: Path) -> None:
     reader = value(tmp_path, "cluster", "log_collector_metrics_reader", athena_monitoring_reads_cluster=asked)
