@@ -76,7 +76,7 @@ async def test_an_hour_without_the_admin_api_costs_no_prompt_no_figure_and_no_me
             assert answer.status_code == 200
             return dict(answer.json())
 
-        await until(lambda: health()["status"] == "healthy", 30)
+        await until(lambda: httpx.get(url + "/health").json()["status"] == "healthy", 30)  # it is 503 until it knows
         await asyncio.to_thread(registry.stop)
         await until(lambda: health()["status"] == "degraded", 30)
         begun = hour.reports
