@@ -117,10 +117,13 @@ def test_the_collector_of_a_mac_is_killed_where_its_job_is_told_to_end(tmp_path:
     )
     command = [*killing(), sys.executable, "-c", program, str(told)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
-        assert job.stdout is not None
-        assert job.stdout.readline() == "there\n"
-        job.send_signal(signal.SIGTERM)
-        assert job.stdout.read() == "", "the program has ended"
+        try:
+            assert job.stdout is not None
+            assert job.stdout.readline() == "there\n"
+            job.send_signal(signal.SIGTERM)
+            assert job.stdout.read() == "", "the program has ended"
+        finally:
+            job.kill()
     assert not told.exists(), "it was not asked to end, but killed"
 
 

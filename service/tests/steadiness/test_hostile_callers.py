@@ -54,7 +54,7 @@ class Stage:
 
     async def serves_others(self) -> None:
         """Check that callers who behave get right answers, and soon."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answers = await asyncio.gather(
                 *(
                     ask(self.proxy.url, path, "m", f"{path} {number}", stream=number % 2 == 0)
@@ -188,10 +188,12 @@ def _crowd(port: int) -> Iterator[None]:
     """Keep idle connections open from another process."""
     command = [sys.executable, "-c", _IDLE, str(port), str(CROWD)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:
-        assert crowd.stdout is not None
-        assert crowd.stdout.readline() == b"open\n"
-        yield
-        crowd.kill()
+        try:
+            assert crowd.stdout is not None
+            assert crowd.stdout.readline() == b"open\n"
+            yield
+        finally:
+            crowd.kill()
 
 
 async def test_ten_thousand_idle_connections_cost_the_others_nothing(stage: Stage) -> None:

@@ -119,7 +119,7 @@ def within(seconds: float, condition: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait for a condition and let the event loop go on meanwhile; fails where it does not come."""
     began = time.monotonic()
     while not condition():
