@@ -1,5 +1,10 @@
 """What the role `ollama` takes settings, models and Ollama's own lines for."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -129,3 +134,69 @@ def test_who_listens_is_read_from_either_tool() -> None:
     ]
     ss = 'LISTEN 0 4096 *:11434 *:* users:(("ollama",pid=812,fd=3))\nLISTEN 0 9 127.0.0.2:11434 0.0.0.0:*\n'
     assert port.of_ss(ss) == [{"pid": "812", "address": "*:11434"}, {"pid": "0", "address": "127.0.0.2:11434"}]
+
+
+@contextmanager
+def an_ollama(answers_until_unloaded: int, *, has_files: bool = True) -> Iterator[tuple[Any, list[str]]]:
+    """Run one that has `a` and `b` in memory, and `b` for some looks more after it was told to unload it."""
+    asked: list[str] = []
+    looks = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, status: int, content: dict[str, Any]) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            nonlocal looks
+            looks += self.path == "/api/ps" and any("generate" in one for one in asked)
+            names = ["a", "b"] if looks <= answers_until_unloaded else ["a"]
+            self.answer(200, {"models": [{"name": f"{name}:latest", "digest": name} for name in names]})
+
+        def do_POST(self) -> None:
+            asked.append(f"{self.path} {self.rfile.read(int(self.headers['Content-Length'])).decode()}")
+            self.answer(200 if has_files else 404, {} if has_files else {"error": "model 'b:latest' not found"})
+
+        def do_DELETE(self) -> None:
+            asked.append(self.path)
+            self.answer(200, {})
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield model.Ollama(f"http://127.0.0.1:{server.server_port}"), asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def only(ollama: Any, *, prune: bool = False, is_check: bool = False, seconds: int = 60) -> dict[str, Any]:
+    given = {"declared": ["a"], "prune": prune, "load_seconds": seconds}
+    result: dict[str, Any] = model.have_only(ollama, given, is_check)
+    return result
+
+
+def test_an_undeclared_model_is_out_of_memory_before_its_files_go() -> None:
+    with an_ollama(2) as (ollama, asked):
+        assert only(ollama, prune=True)["unloaded"] == ["b:latest"]
+        assert asked == ['/api/generate {"model": "b:latest", "keep_alive": 0, "stream": false}', "/api/delete"]
+        assert "b:latest" not in ollama.loaded()
+
+
+def test_a_check_unloads_nothing_and_says_what_would_be() -> None:
+    with an_ollama(0) as (ollama, asked):
+        assert only(ollama, is_check=True)["changed"]
+        assert asked == []
+
+
+def test_a_model_that_stays_in_memory_is_a_failure_with_the_remedy() -> None:
+    with an_ollama(10**6) as (ollama, _), pytest.raises(model.ModelError, match="Have nobody ask it, and run again"):
+        only(ollama, seconds=0)
+    with an_ollama(0, has_files=False) as (ollama, _), pytest.raises(model.ModelError, match="start Ollama anew"):
+        only(ollama)

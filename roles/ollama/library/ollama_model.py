@@ -27,8 +27,8 @@ options:
   name: {description: "The model, for `present` and `loaded`.", type: str, default: ''}
   state:
     description: >-
-      `present`, it is there, with the digest; `loaded`, it is in memory as well; `only`, no model is there that
-      `declared` does not name.
+      `present`, it is there, with the digest; `loaded`, it is in memory as well; `only`, no model is in memory that
+      `declared` does not name, and none is there either where that is asked for.
     type: str
     choices: [present, loaded, only]
     default: present
@@ -36,10 +36,13 @@ options:
   insecure: {description: Whether its registry speaks plain http., type: bool, default: false}
   keep_alive: {description: "How long it stays loaded, empty for Ollama's own default.", type: str, default: ''}
   declared: {description: The models that may be there., type: list, elements: str, default: []}
-  prune: {description: "Whether `only` removes; otherwise it reports.", type: bool, default: false}
+  prune: {description: "Whether `only` removes files; otherwise it reports them.", type: bool, default: false}
   stall_seconds: {description: A pull without a byte for so long is broken off., type: int, default: 60}
   attempts: {description: So many attempts without a byte end a pull., type: int, default: 5}
-  load_seconds: {description: How long loading may take., type: int, default: 900}
+  load_seconds:
+    description: How long loading may take, and an answer of a model that is to be unloaded.
+    type: int
+    default: 900
   peers:
     description: "Hosts that may have it: `url`, where they share models; `models`, name to digest, as each said."
     type: list
@@ -53,6 +56,7 @@ LOOK_SECONDS = 10  # how long an answer that needs no work may take
 VERIFY_SECONDS = 1800  # Ollama says nothing while it computes the digest of what it pulled
 LOG_SECONDS = 10
 LONGEST_PAUSE = 8
+LOADED_PAUSE = 0.2
 # What another attempt does not mend: words of Ollama, and the remedy.
 FINAL = (
     ("does not exist", "There is no such model there: look at its name and tag."),
@@ -166,10 +170,31 @@ class Ollama:
         """Return the digests of its models, by name."""
         return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/tags").get("models") or []}
 
+    def loaded(self) -> dict[str, str]:
+        """Return the digests of the models in memory, by name."""
+        return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/ps").get("models") or []}
+
     def is_loaded(self, name: str) -> bool:
         """Return whether a model is in memory, as it is on the disk now."""
-        loaded = {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/ps").get("models") or []}
+        loaded = self.loaded()
         return name in loaded and loaded[name] == self.models().get(name)
+
+    def unload(self, name: str, seconds: float) -> None:
+        """Have a model in memory no longer; what is asked of it is answered first, for so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        try:
+            self.ask("POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
+        except ModelError as error:
+            raise ModelError(
+                f"{name} is not declared, is in memory, and cannot be unloaded: start Ollama anew. {error}"
+            ) from None
+        while name in self.loaded():
+            if time.monotonic() > deadline:
+                raise ModelError(
+                    f"{name} is not declared, and was still in memory after {seconds:g} s (ollama_load_seconds),"
+                    " because it is still asked something. Have nobody ask it, and run again."
+                )
+            time.sleep(LOADED_PAUSE)
 
     def pull(self, name: str, insecure: bool, seconds: float, had: dict[str, int]) -> Iterator[Progress]:
         """Pull, as far as it goes in one attempt."""
@@ -312,17 +337,27 @@ def have_loaded(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[s
 
 
 def have_only(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
-    """Report the models that are not declared, and remove them if that is asked for."""
+    """Unload the models that are not declared; report them, and remove them if that is asked for."""
+    declared = {canonical(name) for name in given["declared"]}
     try:
-        undeclared = sorted(set(ollama.models()) - {canonical(name) for name in given["declared"]})
+        undeclared = sorted(set(ollama.models()) - declared)
+        unloaded = sorted(set(ollama.loaded()) - declared)
     except Silence:
         if not is_check:
             raise
-        undeclared = []
+        undeclared, unloaded = [], []
     removed = undeclared if given["prune"] else []
-    for name in [] if is_check else removed:
-        ollama.ask("DELETE", "/api/delete", {"model": name})
-    return {"changed": bool(removed), "undeclared": undeclared, "removed": removed}
+    if not is_check:
+        for name in unloaded:  # first, because Ollama knows no more of one whose files are gone
+            ollama.unload(name, given["load_seconds"])
+        for name in removed:
+            ollama.ask("DELETE", "/api/delete", {"model": name})
+    return {
+        "changed": bool(unloaded or removed),
+        "undeclared": undeclared,
+        "unloaded": unloaded,
+        "removed": removed,
+    }
 
 
 def main() -> None:
