@@ -142,13 +142,13 @@ def too_much(models, memory_bytes):
         )
 
 
-def jobs_without_model(pattern, names):
-    """Return the names of jobs that are declared on this host and no longer by us, in the order of their names."""
+def jobs_of(pattern):
+    """Return the names of the models that have jobs on this host, in their order."""
     folder, _, start_and_end = pattern.rpartition("/")
     start, _, end = start_and_end.partition("*")
     found = {path.name[len(start) : -len(end)] for path in Path(folder).glob(start_and_end)}
     # Of a job that was removed halfway there is still the one that empties its log, NAME.log.
-    return sorted({name.removesuffix(".log") for name in found} - set(names))
+    return sorted({name.removesuffix(".log") for name in found})
 
 
 def folders_without_model(models_dir, names):
@@ -187,13 +187,16 @@ def main():
     )
     params = module.params
     models, models_dir = params["models"], Path(params["models_dir"])
-    heard = listeners(module, models_dir)
+    # Without a declared model no port matters: the program that tells of them may not be there.
+    heard = listeners(module, models_dir) if models else []
     names = [model["name"] for model in models]
-    others = jobs_without_model(params["jobs"], [model["name"] for model in models if "port" in model])
+    jobs = jobs_of(params["jobs"])
+    others = set(jobs) - {model["name"] for model in models if "port" in model}
     ours = {*names, *others}
     module.exit_json(
         changed=False,
         problems=against(params, heard, ours, is_check=module.check_mode),
+        jobs=jobs,
         retired=sorted({*others, *in_the_way(models, [entry for entry in heard if entry["model"] in ours])}),
         listeners=[entry for entry in heard if entry["model"]],
         other_folders=folders_without_model(models_dir, names),
