@@ -247,6 +247,15 @@ def test_a_record_of_an_earlier_release_is_taken_as_it_was_meant() -> None:
     assert fleet.of_record({}) == {}
 
 
+def test_a_record_that_names_no_environment_of_mlx_means_the_one_in_force() -> None:
+    served, none = {"mlx": {"models": [{"name": "llama"}]}}, {"mlx": {"models": []}}
+    assert fleet.of_record(served, "abc")["mlx"]["environment"] == "abc"
+    assert (
+        fleet.of_record({"mlx": {**served["mlx"], "environment": "of-then"}}, "abc")["mlx"]["environment"] == "of-then"
+    )
+    assert fleet.of_record(none, "abc") == none
+
+
 def test_a_record_of_this_release_stays_as_it_is() -> None:
     alone = fleet.of_host([LLAMA, PHI], "mac-2", ADDRESSES, "/opt/athena/mlx")["mac_host_models"]
     record = {"mac_host": {"models": alone}}

@@ -254,16 +254,21 @@ def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], po
     ]
 
 
-def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a host was last, as this release says it; an earlier one said more about what models hold.
+def of_record(record: Mapping[str, Any], environment: str = "") -> dict[str, Any]:
+    """Return what a host was last, as this release says it.
 
+    An earlier one did not say which environment served MLX's models: the one in force, whose name is given. And it said
+    more about what models hold:
     `parallel` was the count of requests at once: of mlx that is decode_concurrency, of Ollama it is in its settings,
     which the record has. The bits of its cache (`kv_bits`) are there as well, and mlx was never told any.
     """
-    if "mac_host" not in record:
-        return dict(record)
-    held = [_of_earlier(model) for model in record["mac_host"].get("models", [])]
-    return {**record, "mac_host": {**record["mac_host"], "models": held}}
+    told = dict(record)
+    if told.get("mlx", {}).get("models"):
+        told["mlx"] = {"environment": environment, **told["mlx"]}
+    if "mac_host" in told:
+        held = [_of_earlier(model) for model in told["mac_host"].get("models", [])]
+        told["mac_host"] = {**told["mac_host"], "models": held}
+    return told
 
 
 def _of_earlier(model: Model) -> dict[str, Any]:
