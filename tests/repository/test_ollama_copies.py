@@ -25,6 +25,7 @@ NAME = "registry.example.internal:5000/team/phi3:mini"
 BLOBS = [os.urandom(3 << 20), b"a template", b"{}"]
 
 copies = load("roles/ollama/module_utils/ollama_copies.py")
+load("roles/ollama/module_utils/ollama_pulls.py")
 model = load("roles/ollama/library/ollama_model.py")
 
 
@@ -182,7 +183,8 @@ def brought(models: Path) -> tuple[dict[str, Any], list[str]]:
     log: list[str] = []
     with serving(Pulling) as address:
         given = {"name": NAME, "digest": "0123456789ab", "folder": str(models), "insecure": False, "stall_seconds": 60}
-        given |= {"attempts": 1, "peers": [{"url": "http://mac-1.example.internal:8096", "models": {NAME: DIGEST}}]}
+        given |= {"attempts": 1, "seconds": 30, "so_far": {}}
+        given |= {"peers": [{"url": "http://mac-1.example.internal:8096", "models": {NAME: DIGEST}}]}
         told: dict[str, Any] = model.bring(model.Ollama(f"http://{address}"), given, log.append)
     return told, log
 

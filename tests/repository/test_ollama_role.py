@@ -1,10 +1,5 @@
 """What the role `ollama` takes settings, models and Ollama's own lines for."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -12,6 +7,7 @@ from loading import load
 
 filters = load("roles/ollama/filter_plugins/ollama.py")
 load("roles/ollama/module_utils/ollama_copies.py")
+pulls = load("roles/ollama/module_utils/ollama_pulls.py")
 model, port = load("roles/ollama/library/ollama_model.py"), load("roles/ollama/library/ollama_port.py")
 
 
@@ -98,7 +94,7 @@ def line(completed: int, status: str = "pulling a") -> dict[str, Any]:
 
 
 def test_a_pull_is_stalled_when_lines_come_and_bytes_do_not() -> None:
-    progress = model.Progress(0, {})
+    progress = pulls.Progress(0, {})
     progress.feed(line(10), 1)
     progress.feed(line(10), 50)
     assert not progress.is_stalled(50, 60)
@@ -106,26 +102,26 @@ def test_a_pull_is_stalled_when_lines_come_and_bytes_do_not() -> None:
 
 
 def test_what_an_attempt_brought_is_counted_without_what_was_there() -> None:
-    first = model.Progress(0, {})
+    first = pulls.Progress(0, {})
     first.feed(line(40), 1)
     first.feed(line(50), 2)
     assert first.came == 10
-    second = model.Progress(3, first.has)
+    second = pulls.Progress(3, first.has)
     second.feed(line(100), 4)
     assert second.came == 50
 
 
 def test_an_error_line_ends_the_attempt_and_computing_a_digest_may_take_long() -> None:
-    progress = model.Progress(0, {})
-    with pytest.raises(model.BrokenOffError, match="no space left"):
+    progress = pulls.Progress(0, {})
+    with pytest.raises(pulls.BrokenOffError, match="no space left"):
         progress.feed({"error": "write: no space left on device"}, 1)
     progress.feed({"status": "verifying sha256 digest"}, 1)
-    assert progress.patience(60) == model.VERIFY_SECONDS
+    assert progress.patience(60) == pulls.VERIFY_SECONDS
 
 
 def test_only_what_another_attempt_may_mend_is_tried_again() -> None:
-    assert "name and tag" in model.final("pull model manifest: file does not exist")
-    assert model.final("context canceled") == ""
+    assert "name and tag" in pulls.final("pull model manifest: file does not exist")
+    assert pulls.final("context canceled") == ""
 
 
 def test_who_listens_is_read_from_either_tool() -> None:
@@ -134,69 +130,3 @@ def test_who_listens_is_read_from_either_tool() -> None:
     ]
     ss = 'LISTEN 0 4096 *:11434 *:* users:(("ollama",pid=812,fd=3))\nLISTEN 0 9 127.0.0.2:11434 0.0.0.0:*\n'
     assert port.of_ss(ss) == [{"pid": "812", "address": "*:11434"}, {"pid": "0", "address": "127.0.0.2:11434"}]
-
-
-@contextmanager
-def an_ollama(answers_until_unloaded: int, *, has_files: bool = True) -> Iterator[tuple[Any, list[str]]]:
-    """Run one that has `a` and `b` in memory, and `b` for some looks more after it was told to unload it."""
-    asked: list[str] = []
-    looks = 0
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, status: int, content: dict[str, Any]) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            nonlocal looks
-            looks += self.path == "/api/ps" and any("generate" in one for one in asked)
-            names = ["a", "b"] if looks <= answers_until_unloaded else ["a"]
-            self.answer(200, {"models": [{"name": f"{name}:latest", "digest": name} for name in names]})
-
-        def do_POST(self) -> None:
-            asked.append(f"{self.path} {self.rfile.read(int(self.headers['Content-Length'])).decode()}")
-            self.answer(200 if has_files else 404, {} if has_files else {"error": "model 'b:latest' not found"})
-
-        def do_DELETE(self) -> None:
-            asked.append(self.path)
-            self.answer(200, {})
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield model.Ollama(f"http://127.0.0.1:{server.server_port}"), asked
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def only(ollama: Any, *, prune: bool = False, is_check: bool = False, seconds: int = 60) -> dict[str, Any]:
-    given = {"declared": ["a"], "prune": prune, "load_seconds": seconds}
-    result: dict[str, Any] = model.have_only(ollama, given, is_check)
-    return result
-
-
-def test_an_undeclared_model_is_out_of_memory_before_its_files_go() -> None:
-    with an_ollama(2) as (ollama, asked):
-        assert only(ollama, prune=True)["unloaded"] == ["b:latest"]
-        assert asked == ['/api/generate {"model": "b:latest", "keep_alive": 0, "stream": false}', "/api/delete"]
-        assert "b:latest" not in ollama.loaded()
-
-
-def test_a_check_unloads_nothing_and_says_what_would_be() -> None:
-    with an_ollama(0) as (ollama, asked):
-        assert only(ollama, is_check=True)["changed"]
-        assert asked == []
-
-
-def test_a_model_that_stays_in_memory_is_a_failure_with_the_remedy() -> None:
-    with an_ollama(10**6) as (ollama, _), pytest.raises(model.ModelError, match="Have nobody ask it, and run again"):
-        only(ollama, seconds=0)
-    with an_ollama(0, has_files=False) as (ollama, _), pytest.raises(model.ModelError, match="start Ollama anew"):
-        only(ollama)

@@ -2,7 +2,8 @@
 """A registry of models as Ollama pulls from it: manifests, and blobs that are elsewhere, in ranges. Archives as well.
 
 It serves a folder of models of Ollama's. With a file `hold` in its own folder, it sends half of the next blob that is
-not small, and then nothing for as long as anybody waits. `journal` has what it sent of every blob.
+not small, and then nothing for as long as anybody waits; with a file `slow`, all of it, a little at a time. `journal`
+has what it sent of every blob.
 """
 
 import json
@@ -12,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-HOLD, JOURNAL = FOLDER / "hold", FOLDER / "journal"
+HOLD, SLOW, JOURNAL = FOLDER / "hold", FOLDER / "slow", FOLDER / "journal"
 SMALL = 100_000
+LITTLE, PAUSE_SECONDS = 10_000, 0.2
 ADDRESS = ("127.0.0.1", 5000)
 
 
@@ -68,13 +70,25 @@ class Registry(BaseHTTPRequestHandler):
         is_held = HOLD.exists() and len(part) > SMALL
         sent = part[: len(part) // 2] if is_held else part
         self.head(206, len(part), **{"Content-Range": f"bytes {first}-{last}/{len(blob)}"})
-        self.wfile.write(sent)
-        self.wfile.flush()
+        if not self.send(sent, is_slow=SLOW.exists() and len(part) > SMALL):
+            return
         with JOURNAL.open("a") as journal:
             journal.write(json.dumps({"blob": self.path, "first": first, "sent": len(sent), "of": len(blob)}) + "\n")
         if is_held:
             HOLD.unlink()
             time.sleep(60)
+
+    def send(self, content: bytes, is_slow: bool) -> bool:
+        """Return whether all of it went: whoever pulls may end, to go on later."""
+        step = LITTLE if is_slow else max(1, len(content))
+        try:
+            for start in range(0, len(content), step):
+                self.wfile.write(content[start : start + step])
+                time.sleep(PAUSE_SECONDS if is_slow else 0)
+            self.wfile.flush()
+        except ConnectionError:
+            return False
+        return True
 
     def log_message(self, *_: object) -> None:
         pass

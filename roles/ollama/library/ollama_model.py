@@ -6,29 +6,32 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.ollama_copies import canonical, copied, is_digest
+from ansible.module_utils.ollama_pulls import BrokenOffError, ModelError, Progress, Silence, pull
 
 DOCUMENTATION = """
 module: ollama_model
 short_description: Copy, pull, load or remove models of an Ollama
 description: >-
   A model that another host has is copied from there, and pulled where none can be. A pull is read as it goes. One that
-  breaks off, or gets no byte for a while, is taken up again: Ollama keeps what it has. How far it is stands in the
-  system's log every 10 seconds, the result says how much came and how fast. A check says what would be done, also where
-  no Ollama answers yet.
+  breaks off, or gets no byte for a while, is taken up again: Ollama keeps what it has. The result says how much came
+  and how fast. A pull that takes longer than `seconds` ends with `progress` and `so_far`, and the next call goes on
+  from there; the action of the same name makes these calls, and shows the progress. What a name led to before is kept
+  under another, which the result tells as `kept`. A check says what would be done, also where no Ollama answers yet.
 options:
   url: {description: Where Ollama listens., type: str, required: true}
   name: {description: "The model, for `present` and `loaded`.", type: str, default: ''}
   state:
     description: >-
       `present`, it is there, with the digest; `loaded`, it is in memory as well; `only`, no model is in memory that
-      `declared` does not name, and none is there either where that is asked for.
+      `declared` does not name, and none is there either where that is asked for. Those in memory that no name leads to
+      are told as `lost`, because only a start of Ollama's rids the memory of them.
     type: str
     choices: [present, loaded, only]
     default: present
@@ -36,9 +39,12 @@ options:
   insecure: {description: Whether its registry speaks plain http., type: bool, default: false}
   keep_alive: {description: "How long it stays loaded, empty for Ollama's own default.", type: str, default: ''}
   declared: {description: The models that may be there., type: list, elements: str, default: []}
+  kept: {description: Models that `only` leaves as they are., type: list, elements: str, default: []}
   prune: {description: "Whether `only` removes files; otherwise it reports them.", type: bool, default: false}
   stall_seconds: {description: A pull without a byte for so long is broken off., type: int, default: 60}
   attempts: {description: So many attempts without a byte end a pull., type: int, default: 5}
+  seconds: {description: After so long a call ends in the middle of a pull., type: int, default: 30}
+  so_far: {description: What the call before said of a pull that it ended in the middle of., type: dict, default: {}}
   load_seconds:
     description: How long loading may take, and an answer of a model that is to be unloaded.
     type: int
@@ -53,84 +59,8 @@ options:
   user: {description: In whose name they are copied., type: str, default: ''}
 """
 LOOK_SECONDS = 10  # how long an answer that needs no work may take
-VERIFY_SECONDS = 1800  # Ollama says nothing while it computes the digest of what it pulled
-LOG_SECONDS = 10
-LONGEST_PAUSE = 8
 LOADED_PAUSE = 0.2
-# What another attempt does not mend: words of Ollama, and the remedy.
-FINAL = (
-    ("does not exist", "There is no such model there: look at its name and tag."),
-    ("invalid model name", "Look at the name."),
-    ("unauthorized", "Its registry wants credentials, which ollama_models does not have: take a model that is public."),
-    ("insecure", "Its registry speaks plain http: say insecure: true, if you trust the network to it."),
-    (
-        "HTTP response to HTTPS client",
-        "Its registry speaks plain http: say insecure: true, if you trust the network to it.",
-    ),
-    ("no space left", "Free some space in OLLAMA_MODELS."),
-    ("requires a newer version", "Declare a newer ollama_version."),
-)
-
-
-class ModelError(Exception):
-    """What went wrong, in words for a person."""
-
-
-class BrokenOffError(Exception):
-    """A pull that ended before its end, which may be taken up again."""
-
-
-class Silence(Exception):  # noqa: N818 no error where Ollama is still to be installed
-    """Nobody answers."""
-
-
-class Progress:
-    """How far one attempt of a pull is, as Ollama's lines tell it: bytes of each part of the model.
-
-    It begins with what the attempt before had. What was there before the first one is known from its first lines.
-    """
-
-    def __init__(self, now: float, had: dict[str, int]) -> None:
-        self.moved_at = now
-        self.status = ""
-        self.had = dict(had)
-        self.has: dict[str, int] = {}
-        self.total: dict[str, int] = {}
-        self.is_done = False
-
-    def feed(self, line: dict[str, Any], now: float) -> None:
-        """Take in a line; raise if it says that the pull failed."""
-        if "error" in line:
-            raise BrokenOffError(line["error"])
-        status, digest = line.get("status", ""), line.get("digest", "")
-        completed = line.get("completed", 0)
-        if status != self.status or completed > self.has.get(digest, -1):
-            self.moved_at = now
-        self.status = status
-        self.is_done = status == "success"
-        if digest:
-            self.had.setdefault(digest, completed)
-            self.has[digest] = completed
-            self.total[digest] = line.get("total", 0)
-
-    @property
-    def came(self) -> int:
-        """Return how many bytes this attempt brought."""
-        return sum(max(0, count - self.had[digest]) for digest, count in self.has.items())
-
-    def is_stalled(self, now: float, seconds: float) -> bool:
-        return now - self.moved_at > seconds
-
-    def patience(self, seconds: float) -> float:
-        """Return how long the next line may take: Ollama shows its downloads many times a second."""
-        return seconds if self.status.startswith("pulling") or not self.status else VERIFY_SECONDS
-
-    def __str__(self) -> str:
-        return f"{mib(sum(self.has.values()))} of {mib(sum(self.total.values()))} MiB, {self.status}"
-
-
-def mib(count: float) -> str:
-    return f"{count / 2**20:.1f}"
+BEFORE, ASIDE = "-athena-before", "-athena-aside"  # what a name led to before; and what it leads to, for a moment
 
 
 class Ollama:
@@ -171,30 +101,32 @@ class Ollama:
         return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/tags").get("models") or []}
 
     def loaded(self) -> dict[str, str]:
-        """Return the digests of the models in memory, by name."""
-        return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/ps").get("models") or []}
+        """Return the names of the models in memory, by digest: after a change there may be two of one name."""
+        return {model["digest"]: canonical(model["name"]) for model in self.ask("GET", "/api/ps").get("models") or []}
 
     def is_loaded(self, name: str) -> bool:
         """Return whether a model is in memory, as it is on the disk now."""
-        loaded = self.loaded()
-        return name in loaded and loaded[name] == self.models().get(name)
+        return self.models().get(name) in self.loaded()
 
-    def unload(self, name: str, seconds: float) -> None:
+    def unload(self, name: str, digest: str, seconds: float) -> None:
         """Have a model in memory no longer; what is asked of it is answered first, for so many seconds at most."""
         deadline = time.monotonic() + seconds
-        try:
-            self.ask("POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
-        except ModelError as error:
-            raise ModelError(
-                f"{name} is not declared, is in memory, and cannot be unloaded: start Ollama anew. {error}"
-            ) from None
-        while name in self.loaded():
+        self.ask("POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
+        while digest in self.loaded():
             if time.monotonic() > deadline:
                 raise ModelError(
                     f"{name} is not declared, and was still in memory after {seconds:g} s (ollama_load_seconds),"
                     " because it is still asked something. Have nobody ask it, and run again."
                 )
             time.sleep(LOADED_PAUSE)
+
+    def copy(self, name: str, to: str) -> None:
+        """Have another name lead to what one leads to; no byte of the model is copied."""
+        self.ask("POST", "/api/copy", {"source": name, "destination": to})
+
+    def delete(self, name: str) -> None:
+        """Have a name no longer, nor the files that no other leads to."""
+        self.ask("DELETE", "/api/delete", {"model": name})
 
     def pull(self, name: str, insecure: bool, seconds: float, had: dict[str, int]) -> Iterator[Progress]:
         """Pull, as far as it goes in one attempt."""
@@ -229,67 +161,28 @@ class Ollama:
             self.ask("POST", "/api/embed", {**body, "input": []}, seconds)
 
 
-def final(words: str) -> str:
-    """Return the remedy of what another attempt does not mend, nothing if it may."""
-    return next((remedy for part, remedy in FINAL if part in words), "")
-
-
-def pull(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
-    """Pull until all is there; give up after so many attempts in a row that brought nothing."""
-    name, began, broken_off = given["name"], time.monotonic(), []
-    had: dict[str, int] = {}
-    came, barren, logged = 0, 0, began
-    while True:
-        progress = None
-        try:
-            for progress in ollama.pull(name, given["insecure"], given["stall_seconds"], had):
-                if time.monotonic() - logged > LOG_SECONDS:
-                    logged = time.monotonic()
-                    log(f"{name}: {progress}")
-        except (BrokenOffError, Silence) as error:
-            words = str(error)
-        else:
-            break
-        if remedy := final(words):
-            raise ModelError(f"{words}. {remedy}")
-        came += progress.came if progress else 0
-        had |= progress.has if progress else {}
-        barren = 0 if progress and progress.came else barren + 1
-        broken_off.append(f"{progress or 'before the first byte'}: {words}")
-        log(f"{name}: broken off, {broken_off[-1]}")
-        if barren >= given["attempts"]:
-            raise ModelError(
-                f"{words}. It was tried {len(broken_off)} times, {mib(came)} MiB came; run again to go on from there."
-            )
-        time.sleep(min(2**barren, LONGEST_PAUSE))
-    came += progress.came if progress else 0
-    seconds = time.monotonic() - began
-    return {
-        "bytes": came,
-        "seconds": round(seconds, 1),
-        "broken_off": broken_off,
-        "msg": f"{name}: {mib(came)} MiB came in {seconds:.0f} s, {mib(came / max(seconds, 0.1))} MiB/s",
-    }
-
-
 def difference(name: str, before: str, after: str) -> dict[str, str]:
     return {"before": f"{name}: {before}\n", "after": f"{name}: {after or 'pulled'}\n"}
 
 
 def bring(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
     """Copy the model or, where no host gives it, pull it. Where that fails too, it is told why there is no copy."""
-    began = time.monotonic()
-    url, refusals = copied(ollama.models, given, log)
+    began, so_far = time.monotonic(), given["so_far"]
+    url, refusals = ("", so_far["not_copied"]) if so_far else copied(ollama.models, given, log)
     told = {"copied_from": url, "not_copied": refusals}
     if url:
         seconds = time.monotonic() - began
         return {**told, "seconds": round(seconds, 1), "msg": f"{given['name']}: copied from {url} in {seconds:.0f} s"}
     try:
-        pulled = pull(ollama, given, log)
+        pulled = pull(
+            lambda had: ollama.pull(given["name"], given["insecure"], given["stall_seconds"], had), given, log
+        )
     except ModelError as error:
         if not refusals:
             raise
         raise ModelError(f"{error} Nor could it be copied from another host: {'; '.join(refusals)}") from None
+    if "so_far" in pulled:
+        return {**told, **pulled, "so_far": {**pulled["so_far"], "not_copied": refusals}}
     begun = Path(given["folder"]) / ".copied"
     if refusals and begun.exists():  # what came of copies is of no use any more
         try:
@@ -299,20 +192,52 @@ def bring(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> 
     return {**told, **pulled}
 
 
+def take_back(ollama: Ollama, name: str) -> None:
+    """Have a name lead to what it led to before, which then leads to what the name led to."""
+    ollama.copy(name, name + ASIDE)
+    ollama.copy(name + BEFORE, name)
+    ollama.copy(name + ASIDE, name + BEFORE)
+    ollama.delete(name + ASIDE)
+
+
+def bring_another(
+    ollama: Ollama, given: dict[str, Any], has: Mapping[str, str], log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Bring the model where its name leads to another one, and keep that: for the way back, and to unload it by a name.
+
+    What the name led to before comes back without a byte, if that is the one.
+    """
+    name = canonical(given["name"])
+    kept = name + BEFORE
+    if given["digest"] and kept in has and is_digest(given["digest"], has[kept]):
+        take_back(ollama, name)
+        return {"kept": kept, "copied_from": "", "not_copied": [], "msg": f"{name} is what it was before"}
+    ollama.copy(name, kept)
+    try:
+        return {"kept": kept, **bring(ollama, given, log)}
+    except ModelError:
+        if ollama.models().get(name) == has[name]:
+            ollama.delete(kept)
+        raise
+
+
 def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[str], None]) -> dict[str, Any]:
     """Have the model with its digest."""
     name, wanted = canonical(given["name"]), given["digest"]
     try:
-        found = ollama.models().get(name)
+        listed = ollama.models()
     except Silence:
         if not is_check:
             raise
-        found = None
+        listed = {}
+    found = listed.get(name)
     if found is not None and is_digest(wanted, found):
         return {"changed": False, "digest": found, "copied_from": "", "not_copied": []}
     if is_check:
         return {"changed": True, "diff": difference(given["name"], "absent" if found is None else found[:12], wanted)}
-    brought = bring(ollama, given, log)
+    brought = bring(ollama, given, log) if found is None else bring_another(ollama, given, listed, log)
+    if "so_far" in brought:
+        return {"changed": True, **brought}
     has = ollama.models().get(name, "")
     if not is_digest(wanted, has):
         raise ModelError(
@@ -338,25 +263,31 @@ def have_loaded(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[s
 
 def have_only(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
     """Unload the models that are not declared; report them, and remove them if that is asked for."""
-    declared = {canonical(name) for name in given["declared"]}
+    declared, kept = ({canonical(name) for name in given[names]} for names in ("declared", "kept"))
     try:
-        undeclared = sorted(set(ollama.models()) - declared)
-        unloaded = sorted(set(ollama.loaded()) - declared)
+        has, loaded = ollama.models(), ollama.loaded()
     except Silence:
         if not is_check:
             raise
-        undeclared, unloaded = [], []
+        has, loaded = {}, {}
+    # By digest, because the name by which it was loaded may lead to another one by now, or to none.
+    names = {digest: name for name, digest in sorted(has.items())}
+    wanted = {has[name] for name in declared & set(has)}
+    unloaded = sorted(names[digest] for digest in loaded if digest in names and digest not in wanted)
+    undeclared = sorted(set(has) - declared - kept)
     removed = undeclared if given["prune"] else []
+    lost = sorted(name for digest, name in loaded.items() if digest not in names)
     if not is_check:
         for name in unloaded:  # first, because Ollama knows no more of one whose files are gone
-            ollama.unload(name, given["load_seconds"])
+            ollama.unload(name, has[name], given["load_seconds"])
         for name in removed:
-            ollama.ask("DELETE", "/api/delete", {"model": name})
+            ollama.delete(name)
     return {
         "changed": bool(unloaded or removed),
         "undeclared": undeclared,
         "unloaded": unloaded,
         "removed": removed,
+        "lost": lost,
     }
 
 
@@ -370,9 +301,12 @@ def main() -> None:
             "insecure": {"type": "bool", "default": False},
             "keep_alive": {"type": "str", "default": ""},
             "declared": {"type": "list", "elements": "str", "default": []},
+            "kept": {"type": "list", "elements": "str", "default": []},
             "prune": {"type": "bool", "default": False},
             "stall_seconds": {"type": "int", "default": 60},
             "attempts": {"type": "int", "default": 5},
+            "seconds": {"type": "int", "default": 30},
+            "so_far": {"type": "dict", "default": {}},
             "load_seconds": {"type": "int", "default": 900},
             "peers": {"type": "list", "elements": "dict", "default": []},
             "copier": {"type": "path"},
