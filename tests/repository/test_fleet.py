@@ -248,7 +248,8 @@ def test_a_record_of_an_earlier_release_is_taken_as_it_was_meant() -> None:
 
 
 def test_a_record_that_names_no_environment_of_mlx_means_the_one_in_force() -> None:
-    served, none = {"mlx": {"models": [{"name": "llama"}]}}, {"mlx": {"models": []}}
+    served: dict[str, Any] = {"mlx": {"models": [{"name": "llama"}]}}
+    none: dict[str, Any] = {"mlx": {"models": []}}
     assert fleet.of_record(served, "abc")["mlx"]["environment"] == "abc"
     assert (
         fleet.of_record({"mlx": {**served["mlx"], "environment": "of-then"}}, "abc")["mlx"]["environment"] == "of-then"
