@@ -20,9 +20,9 @@ from athena.agent.metrics import AgentMetrics
 from athena.agent.watcher import Watcher
 from tests.monitoring.prometheus import Jobs, Target
 from tests.monitoring.system import System
-from tests.orchestrator.redis_server import RedisServer
 from tests.support.http_server import serving
 from tests.support.ports import quiet_port
+from tests.support.redis_server import RedisServer
 
 READY_WITHIN_SECONDS = 20.0
 # As the role exporters has it.

@@ -13,11 +13,11 @@ import httpx
 from athena.proxy.keys import new_key
 from tests.agent.service_manager import service_manager
 from tests.monitoring.prometheus import Jobs, Target
-from tests.orchestrator.redis_server import RedisServer
 from tests.orchestrator.test_intents import GOOD
 from tests.support.faults.process import engine
 from tests.support.ports import quiet_port
 from tests.support.processes import Server, serving
+from tests.support.redis_server import RedisServer
 
 TOKEN = "a-token-of-the-monitored-system"
 

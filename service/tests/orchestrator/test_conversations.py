@@ -6,7 +6,7 @@ import redis
 
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations, Turn
 from athena.orchestrator.intents import ConversationLimits
-from tests.orchestrator.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 LIMITS = ConversationLimits(turns=3, ttl_seconds=60, in_memory=5)
 

@@ -11,12 +11,12 @@ import pytest
 from athena.orchestrator.app import create_app
 from athena.orchestrator.metrics import HOLD_SECONDS
 from athena.settings import OrchestratorSettings
-from tests.orchestrator.redis_server import RedisServer
 from tests.orchestrator.test_intents import GOOD
 from tests.proxy.engines import OLLAMA_END, ollama_line
 from tests.proxy.standin import Heard, StandIn
 from tests.support.admin import AdminApi
 from tests.support.http_server import serving
+from tests.support.redis_server import RedisServer
 
 NOBODY = "http://127.0.0.1:9"
 STALL = "(says nothing)"

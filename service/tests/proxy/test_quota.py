@@ -23,7 +23,6 @@ from athena.proxy.quota_window import SLICE_SECONDS, Window
 from athena.proxy.server.limits import Limits
 from athena.router.board import Board
 from athena.router.types import ApiKey
-from tests.orchestrator.redis_server import RedisServer
 from tests.proxy.conftest import Run, wait_for_configuration
 from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Heard
@@ -31,6 +30,7 @@ from tests.proxy.test_registry_keys import CHAT, Asking, settings_for, within
 from tests.support.admin import AdminApi
 from tests.support.processes import serving
 from tests.support.prompt_server import serving_prompts
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 GENERATE = {"model": "m-ollama", "prompt": "Once", "stream": False}
@@ -208,10 +208,8 @@ def test_workers_that_take_at_once_take_as_many_as_one_would() -> None:
 
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from athena.proxy.quota_redis import PAUSE_SECONDS, RedisQuotas
-from tests.orchestrator.redis_server import RedisServer
 from tests.steadiness.world import World, until
 from tests.support.caller import OLLAMA_CHAT, OPENAI_CHAT, Caller
 from tests.support.faults.wire import reply_to
+from tests.support.redis_server import RedisServer
 from tests.support.registry import backend
 
 BUSY, FEW, SHARED = 1, 2, 3  # ids of keys: of one that asks all the time, and of two with a small limit
@@ -42,10 +42,8 @@ def api_key(number: int, requests_per_minute: int) -> dict[str, Any]:
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 class Traffic:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -13,13 +14,23 @@ READY_WITHIN_SECONDS = 10.0
 
 
 class RedisServer:
-    """A redis-server on a free port of 127.0.0.1 that keeps nothing; the same port after every start."""
+    """A redis-server on a free port of 127.0.0.1 that keeps nothing; the same port after every start.
+
+    A context manager: it runs for as long as that is entered, but for what a test stops and starts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._port = quiet_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
