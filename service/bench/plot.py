@@ -107,10 +107,10 @@ def tables(figures: Mapping[str, Any]) -> str:
 
 def profiles(found: Mapping[str, Any]) -> str:
     """Return the profile's tables as Markdown."""
-    parts = []
-    for name, profile in found.items():
+    parts = [f"Taken on {found['date']}: {found['machine']}."]
+    for profile in found["profiles"]:
         cost = profile["cpu"]
-        parts.append(f"**{name}**: {cost:.1f} µs of the processor for each {profile['unit']}")
+        parts.append(f"**{profile['name']}**: {cost:.1f} µs of the processor for each {profile['unit']}")
         for heading, kind in (("kind of code", "kinds"), ("function", "functions")):
             if kind not in profile:
                 continue
