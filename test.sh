@@ -8,7 +8,10 @@ all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: scenarios of molecule, and tests on the trial.
 long_scenarios=(fleet grafana logs monitoring)
-long_tests=(tests/trial/test_whole_system_fleet.py tests/trial/test_whole_system_monitoring.py)
+long_tests=(
+  tests/trial/test_trial.py tests/trial/test_whole_system_faults_killed.py tests/trial/test_whole_system_fleet.py
+  tests/trial/test_whole_system_monitoring.py
+)
 
 usage() {
   cat <<EOF
@@ -22,8 +25,8 @@ stages
   molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
                 which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
 fast is lint and unit; full is every stage with what takes longest as well: a fleet of hosts with engines that is changed under
-load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a deployment that is killed in each of its steps
-instead of three.
+load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a deployment that is killed in each of its
+steps; what a trial itself is made of.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
@@ -220,9 +223,11 @@ stage_molecule() {
     if [[ $full == no && " ${long_scenarios[*]} " == *" $scenario "* ]]; then continue; fi
     beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
-  tests_beside tests/trial/test_trial.py
-  local left_out=(tests/trial/test_trial.py)
-  if [[ $full == no ]]; then left_out+=("${long_tests[@]}"); fi
+  local left_out=("${long_tests[@]}")
+  if [[ $full == yes ]]; then
+    left_out=(tests/trial/test_trial.py)
+    tests_beside "${left_out[@]}"
+  fi
   tests tests/trial "${left_out[@]/#/--ignore=}" --durations=0 --durations-min=10
   settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$
@@ -240,7 +245,6 @@ for argument; do
     fast) stages+=("${fast_stages[@]}") ;;
     full)
       stages+=("${all_stages[@]}") full=yes
-      export ATHENA_TEST_EVERY_STEP=yes
       ;;
     lint | unit | integration | deploy | molecule) stages+=("$argument") ;;
     *)
