@@ -49,6 +49,11 @@ def test_every_machine_behind_a_name_of_the_cluster_is_asked_and_of_auto_the_oll
     ]
 
 
+def test_without_a_default_ollama_auto_is_its_mlx_alone(look: ModuleType) -> None:
+    declared = [backend("phi3:mini", "auto", "http://192.0.2.40:8080")]
+    assert [(q.kind, q.url) for q in look.questions(declared, [], "none")] == [("MLX", "http://192.0.2.40:8080")]
+
+
 def test_an_engine_at_an_address_of_its_own_is_asked_and_one_that_no_backend_names_is_to_be_there(
     look: ModuleType,
 ) -> None:

@@ -14,7 +14,7 @@ SERVICES = ("admin", "proxy", "orchestrator")
 OURS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "ATHENA_LOG_CONTENT")
 
 
-def evaluated(environment: str, group: str, expression: str, **variables: str) -> Any:
+def evaluated(environment: str, group: str, expression: str, **variables: Any) -> Any:
     """Return what an expression is in an environment with these variables besides."""
     command = [str(ANSIBLE), "--inventory", f"inventory/{environment}", "--playbook-dir", "playbooks", group]
     command += [
@@ -109,3 +109,10 @@ def test_pods_may_reach_the_receiver_and_no_one_else_for_it(endpoint: str, rules
     before = evaluated("production", "cluster", egress)
     after = evaluated("production", "cluster", egress, athena_traces_endpoint=endpoint)
     assert [[rule for rule in now if rule not in then] for then, now in zip(before, after, strict=True)] == [rules] * 3
+
+
+@pytest.mark.parametrize("router", ["proxy", "orchestrator"])
+def test_a_cluster_without_a_machine_for_it_has_no_default_ollama(router: str) -> None:
+    given = f"athena_applications.{router}.environment.OLLAMA_URL"
+    assert evaluated("production", "cluster", given) == "http://ollama.athena.svc:11434"
+    assert evaluated("production", "cluster", given, athena_ollama_addresses=[]) == "none"

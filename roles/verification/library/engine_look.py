@@ -27,7 +27,7 @@ options:
     type: list
     elements: dict
     required: true
-  default_ollama: {description: The Ollama behind every `auto` backend., type: str, required: true}
+  default_ollama: {description: "The Ollama behind every `auto` backend, or `none`.", type: str, required: true}
   patience: {description: "How long each may take to answer, in seconds.", type: int, required: true}
 """
 PATHS = {"Ollama": "/api/tags", "MLX": "/v1/models"}
@@ -66,7 +66,7 @@ def questions(backends: list[dict[str, Any]], services: list[dict[str, Any]], de
             wanted.setdefault((kind, f"http://{address}:{service['port']}"), [])
     for backend in backends:
         kinds = [(kind, backend["endpoint_url"]) for kind in KINDS.get(backend["backend_type"], ())]
-        if backend["backend_type"] == "auto":
+        if backend["backend_type"] == "auto" and default_ollama != "none":
             kinds.append(("Ollama", default_ollama))
         for kind, endpoint in kinds:
             for url in machines(endpoint, services):

@@ -6,7 +6,7 @@ Each process reads the one class that it needs, once, at its start, and hands th
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,6 +16,8 @@ def _without_trailing_slash(url: str) -> str:
 
 ConnectSeconds = Annotated[float, Field(ge=0, le=600)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+"), AfterValidator(_without_trailing_slash)]
+NO_DEFAULT_OLLAMA = "none"
+DefaultOllama = Annotated[Url | None, BeforeValidator(lambda said: None if said == NO_DEFAULT_OLLAMA else said)]
 RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss)://")]
 
 
@@ -67,7 +69,8 @@ class ClientSettings(_Settings):
 class RouterSettings(ClientSettings):
     """What every process that routes prompts needs.
 
-    `ollama_url` is the default backend of a model that has none; `ollama_concurrency` is how many requests an Ollama is
+    `ollama_url` is the default backend of a model that has none (`none`: there is no such Ollama, and a model without a
+    backend does not exist); `ollama_concurrency` is how many requests an Ollama is
     given at once for a model whose backend does not say (its `OLLAMA_NUM_PARALLEL`); `router_state_file` keeps the last
     known configuration across restarts (none: in memory only); `queue_seconds` is the longest that a request waits for
     a backend that is at work for others; `router_auto_policy` is how `auto` backends choose: MLX first, or whichever
@@ -76,7 +79,7 @@ class RouterSettings(ClientSettings):
     the latter only where their weights are equal and no arms are compared, so that promised shares are kept.
     """
 
-    ollama_url: Url = "http://localhost:11434"
+    ollama_url: DefaultOllama = "http://localhost:11434"
     ollama_concurrency: Annotated[int, Field(ge=1, le=10000)] = 1
     router_state_file: Path | None = None
     queue_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0

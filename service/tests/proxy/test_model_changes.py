@@ -370,6 +370,9 @@ def test_rows_of_the_default_ollama_are_no_choice() -> None:
     assert host_of(snapshot("http://a", "http://b"), "http://a", "2") == Host("http://b", "2")
     with pytest.raises(RequestRejectedError, match=r"default \(http://a\), 2 \(http://b\)\.$"):
         host_of(snapshot("http://a", "http://b", "http://b"), "http://a", None)
+    assert host_of(snapshot("http://a", "http://a"), None, None) == Host("http://a", "1")
+    with pytest.raises(RequestRejectedError, match=r"1 \(http://a\), 2 \(http://b\)\.$"):
+        host_of(snapshot("http://a", "http://b"), None, None)
 
 
 @pytest.mark.engine

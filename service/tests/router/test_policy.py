@@ -95,6 +95,16 @@ def test_auto_is_mlx_and_then_the_default_ollama() -> None:
     assert not falls_back(second, None)
 
 
+def test_without_a_default_ollama_auto_is_mlx_alone_and_a_model_without_a_backend_has_nothing() -> None:
+    def found(*rows: Backend) -> list[BackendType]:
+        random = Random(0)  # noqa: S311 - repeatable, nothing secret
+        return [target.engine for target in targets(rows, model="m", ollama_url=None, random=random)]
+
+    assert found(backend(1, backend_type=BackendType.AUTO)) == [BackendType.MLX]
+    assert found(backend(1, enabled=False)) == []
+    assert found() == []
+
+
 def test_going_to_the_next_backend_of_a_route_is_no_fallback_of_auto() -> None:
     first, second = route([backend(1, priority=0), backend(2, priority=1)])
     assert not falls_back(first, second)

@@ -29,7 +29,7 @@ EXPECTED = {
     "admin_api_token": "the installation's token, at least 16 characters",
     "jwt_secret": "a random secret of at least 32 characters, for example from `openssl rand -hex 32`",
     "admin_api_url": "the Admin API's address, such as http://localhost:8080",
-    "ollama_url": "the default Ollama's address, such as http://localhost:11434",
+    "ollama_url": "the default Ollama's address, such as http://localhost:11434, or none",
     "router_state_file": "a path that this process may write",
     "connect_seconds": "a number of seconds from 0 to 600",
     "config_cache_seconds": "a number of seconds above 0 and at most 3600",

@@ -37,8 +37,9 @@ def verify(
 ) -> None:
     """Ask every engine of every enabled backend a real question, each by itself, and show what each answered.
 
-    An `auto` backend is two: its MLX, and as the fallback the default Ollama of OLLAMA_URL. Ends with 8 where one did
-    not generate, with 1 where the registry cannot be read or is empty. Needs ADMIN_API_URL and ADMIN_API_TOKEN.
+    An `auto` backend is two: its MLX, and as the fallback the default Ollama of OLLAMA_URL, if there is one. Ends
+    with 8 where one did not generate, with 1 where the registry cannot be read or is empty. Needs ADMIN_API_URL and
+    ADMIN_API_TOKEN.
     """
     import asyncio
 

@@ -24,11 +24,13 @@ async def health(configuration: Configuration, models: Models, gates: Gates) -> 
         detail = f"The Admin API is out of reach; serving on the last known configuration, version {snapshot.version}."
     else:
         registry = DEGRADED
-        detail = "The Admin API is out of reach and no configuration is known; the default Ollama serves every model."
+        detail = "The Admin API is out of reach and no configuration is known; "
+        detail += "the default Ollama serves every model." if models.has_default else "there is no default Ollama."
     router = HEALTHY
     if not enabled and (snapshot.complete or not configuration.reachable) and await models.of_ollama() is None:
         router = UNHEALTHY
-        detail += " No backend is enabled, and the default Ollama does not answer."
+        answer = "the default Ollama does not answer" if models.has_default else "there is no default Ollama"
+        detail += f" No backend is enabled, and {answer}."
     status = UNHEALTHY if router == UNHEALTHY else registry
     return json_answer(
         {

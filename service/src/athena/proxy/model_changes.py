@@ -4,7 +4,7 @@ The request goes as it is to one Ollama, to that one alone, and the answer comes
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from time import perf_counter
 from typing import NamedTuple
@@ -74,11 +74,11 @@ class Host(NamedTuple):
     backend: str
 
 
-def host_of(snapshot: Snapshot, ollama_url: str, named: str | None) -> Host:
+def host_of(snapshot: Snapshot, ollama_url: str | None, named: str | None) -> Host:
     """Return the Ollama that is meant: the one that is named, otherwise the only one there is. Pure.
 
     Disabled backends count: one may want to bring a model to a host before it takes part. Raises RequestRejectedError,
-    which lists the choices.
+    which lists the choices. `ollama_url` is None where there is no default one.
     """
     rows = {
         str(backend.id): backend.endpoint_url
@@ -86,28 +86,34 @@ def host_of(snapshot: Snapshot, ollama_url: str, named: str | None) -> Host:
         for backend in backends
         if backend.backend_type is BackendType.OLLAMA
     }
+    choices = _choices(rows, ollama_url)
     if named is not None:
         url = ollama_url if named == _DEFAULT else rows.get(named)
         if url is None:
             raise RequestRejectedError(
-                f"{_HEADER}: no Ollama is called {named!r}; there are {_listed(rows, ollama_url)}.",
+                f"{_HEADER}: no Ollama is called {named!r}; there are {_listed(choices)}.",
                 field=_HEADER,
             )
         return Host(url, named)
-    if set(rows.values()) - {ollama_url}:
+    if not choices:
+        raise RequestRejectedError("There is no Ollama whose models could be changed.")
+    if len(choices) > 1:
         raise RequestRejectedError(
-            f"There are several Ollamas; name one in the header {_HEADER}: {_listed(rows, ollama_url)}.",
-            field=_HEADER,
+            f"There are several Ollamas; name one in the header {_HEADER}: {_listed(choices)}.", field=_HEADER
         )
-    return Host(ollama_url, _DEFAULT)
+    return choices[0]
 
 
-def _listed(rows: Mapping[str, str], ollama_url: str) -> str:
-    """Return the Ollamas, each once, by the first backend that is there."""
-    choices = {ollama_url: _DEFAULT}
+def _choices(rows: Mapping[str, str], ollama_url: str | None) -> list[Host]:
+    """Return the Ollamas, each once: the default one, if there is one, others by the first backend that is there."""
+    found = {ollama_url: _DEFAULT} if ollama_url is not None else {}
     for backend in sorted(rows, key=int):
-        choices.setdefault(rows[backend], backend)
-    return ", ".join(f"{backend} ({url})" for url, backend in choices.items())
+        found.setdefault(rows[backend], backend)
+    return [Host(url, backend) for url, backend in found.items()]
+
+
+def _listed(choices: Sequence[Host]) -> str:
+    return ", ".join(f"{host.backend} ({host.url})" for host in choices) or "none"
 
 
 class _Change:
@@ -137,8 +143,9 @@ class ModelChanges:
     """Passes changes on. Each is asked for once, of one engine: what has failed may have been done in part."""
 
     def __init__(
-        self, configuration: Configuration, upstream: UpstreamClient, callers: Callers, *, ollama_url: str
+        self, configuration: Configuration, upstream: UpstreamClient, callers: Callers, *, ollama_url: str | None
     ) -> None:
+        """`ollama_url` is None where there is no default Ollama."""
         self._configuration = configuration
         self._upstream = upstream
         self._callers = callers

@@ -38,17 +38,23 @@ class _Tags(msgspec.Struct):
 class Models:
     """Lists models. What the default Ollama has is asked at most every few seconds, and with a short limit."""
 
-    def __init__(self, configuration: Configuration, upstream: UpstreamClient, ollama_url: str) -> None:
+    def __init__(self, configuration: Configuration, upstream: UpstreamClient, ollama_url: str | None) -> None:
+        """`ollama_url` is None where there is no default Ollama."""
         self._configuration = configuration
         self._upstream = upstream
-        self._url = f"{ollama_url}/api/tags"
+        self._ollama_url = ollama_url
         self._asking = asyncio.Lock()
         self._asked = -_CACHE_SECONDS
         self._of_ollama: list[dict[str, Any]] | None = None
         self._since = datetime.now(UTC)
 
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a default Ollama, which has models that are not registered."""
+        return self._ollama_url is not None
+
     async def of_ollama(self) -> list[dict[str, Any]] | None:
-        """Return the default Ollama's models as its /api/tags has them; None if it does not answer."""
+        """Return the default Ollama's models as its /api/tags has them; None if there is none, or no answer."""
         async with self._asking:
             if monotonic() - self._asked >= _CACHE_SECONDS:
                 self._of_ollama = await self._ask()
@@ -56,8 +62,10 @@ class Models:
             return self._of_ollama
 
     async def _ask(self) -> list[dict[str, Any]] | None:
+        if self._ollama_url is None:
+            return None
         try:
-            reply = await self._upstream.get(self._url, within=_OLLAMA_SECONDS)
+            reply = await self._upstream.get(f"{self._ollama_url}/api/tags", within=_OLLAMA_SECONDS)
             if reply.status != HTTPStatus.OK:
                 return None
             return [

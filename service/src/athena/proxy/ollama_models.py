@@ -55,8 +55,9 @@ class OllamaModels:
     """Asks the Ollamas behind the proxy; which models are loaded at most once a second."""
 
     def __init__(
-        self, configuration: Configuration, dispatcher: Dispatcher, upstream: UpstreamClient, *, ollama_url: str
+        self, configuration: Configuration, dispatcher: Dispatcher, upstream: UpstreamClient, *, ollama_url: str | None
     ) -> None:
+        """`ollama_url` is None where there is no default Ollama."""
         self._configuration = configuration
         self._dispatcher = dispatcher
         self._upstream = upstream
@@ -133,8 +134,8 @@ class OllamaModels:
         return [entry for entry in models if isinstance(entry.get("name"), str)]
 
 
-def _names(snapshot: Snapshot, ollama_url: str) -> dict[str, list[str]]:
-    """Return the registered models of each Ollama, by its address; the default one comes last."""
+def _names(snapshot: Snapshot, ollama_url: str | None) -> dict[str, list[str]]:
+    """Return the registered models of each Ollama, by its address; the default one, if there is one, comes last."""
     named: dict[str, list[str]] = {}
     default: list[str] = []
     for model, backends in snapshot.routes.items():
@@ -143,7 +144,7 @@ def _names(snapshot: Snapshot, ollama_url: str) -> dict[str, list[str]]:
                 named.setdefault(backend.endpoint_url, []).append(model)
             elif backend.enabled and backend.backend_type in {BackendType.OLLAMA, BackendType.AUTO}:
                 default.append(model)
-    return {**named, ollama_url: default}
+    return named if ollama_url is None else {**named, ollama_url: default}
 
 
 def _full(model: str) -> str:

@@ -14,12 +14,12 @@ from athena.observability import identity
 from athena.router.attempt import Attempt, Books
 from athena.router.call import Call
 from athena.router.engines.base import Engine
-from athena.router.errors import BackendError, FailureKind, RequestRejectedError
+from athena.router.errors import BackendError, FailureKind, NoBackendError, RequestRejectedError
 from athena.router.gate import Gate
 from athena.router.gates import Gates
 from athena.router.judge import Judge, Why, why
 from athena.router.needing import fitting
-from athena.router.policy import Failure, blames_engine, falls_back, verdict
+from athena.router.policy import Failure, blames_engine, falls_back, nowhere, verdict
 from athena.router.reply import OpenReply
 from athena.router.routes import Door, Route, enter, line_up, route_of
 from athena.router.snapshot import Configuration
@@ -47,11 +47,13 @@ class Dispatcher:
         engines: Mapping[BackendType, Engine],
         books: Books,
         gates: Gates,
-        ollama_url: str,
+        ollama_url: str | None,
         random: Random,
         judge: Judge | None = None,
     ) -> None:
-        """`judge` is there only where some backends are to be chosen by what was seen."""
+        """`judge` is there only where some backends are to be chosen by what was seen. `ollama_url` is None where there
+        is no default Ollama.
+        """
         self._configuration = configuration
         self._upstream = upstream
         self._engines = engines
@@ -70,7 +72,7 @@ class Dispatcher:
         Raises RequestRejectedError where the request is at fault, of which NeedWithoutHomeError where it needs what no
         backend of the model does; QueueFullError where the engines have too much to do;
         NoBackendError where every engine of the route failed (`attempts` says how, `retry_after` when to come back); of
-        the latter, ModelNotFoundError where none of them has the model.
+        the latter, ModelNotFoundError where none of them has the model, or there is no engine at all for it.
         """
         if self._configuration.snapshot is not self._snapshot:
             self.follow()
@@ -131,8 +133,11 @@ class Dispatcher:
         return next((d.target for d in doors if d.target.engine is not BackendType.OLLAMA and d.gate.usable(now)), None)
 
     async def why(self, model: str) -> Why:
-        """Return how requests for a model go just now, and why."""
-        return why(model, await self.doors(model), self._judge)
+        """Return how requests for a model go just now, and why; raises NoBackendError where it has no engine."""
+        doors = await self.doors(model)
+        if not doors:
+            raise self._nowhere(model)
+        return why(model, doors, self._judge)
 
     def _route_of(self, model: str, backends: Sequence[Backend]) -> Route:
         known = bool(backends)
@@ -270,6 +275,8 @@ class Dispatcher:
 
     def _verdict(self, call: Call, failures: list[Failure], closed: Sequence[Door]) -> Exception:
         """Return what to tell a caller; the doors in `closed` were not even tried."""
+        if not (failures or closed):
+            return self._nowhere(call.model)
         now = self._gates.clock()
         for door in closed:
             breaker = door.gate.breaker
@@ -280,6 +287,10 @@ class Dispatcher:
             failures.append(Failure(door.target, BackendError(FailureKind.OPEN, detail)))
         soonest = min((door.gate.retry_in(now) for door in closed), default=None)
         return verdict(call.model, failures, retry_in=soonest)
+
+    def _nowhere(self, model: str) -> NoBackendError:
+        snapshot = self._configuration.snapshot
+        return nowhere(model, registry_says=snapshot.complete or model in snapshot.routes)
 
 
 def _settle(attempt: Attempt, error: BackendError, upstream: UpstreamReply) -> None:

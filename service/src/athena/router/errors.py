@@ -78,7 +78,9 @@ class NoBackendError(UnavailableError):
 
 
 class ModelNotFoundError(NoBackendError):
-    """Every backend of the route, the default Ollama included, says that it has no such model: no use to try again."""
+    """Every backend of the route, the default Ollama included, says that it has no such model, or there is none that
+    could have it: no use to try again.
+    """
 
     status = 404
     title = "Model not found"

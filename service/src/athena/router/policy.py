@@ -67,12 +67,12 @@ def queue_length(backend: Backend, limit: int) -> int:
     return backend.max_queue if backend.max_queue is not None else _QUEUE_PER_SLOT * limit + _QUEUE_AT_LEAST
 
 
-def targets(backends: Sequence[Backend], *, model: str, ollama_url: str, random: Random) -> tuple[Target, ...]:
-    """Return the engines to try for a model, in order; never empty, never one twice.
+def targets(backends: Sequence[Backend], *, model: str, ollama_url: str | None, random: Random) -> tuple[Target, ...]:
+    """Return the engines to try for a model, in order; never one twice.
 
     The enabled backends by priority, those of one priority in a random order in which each comes first as often as its
     weight says; weight 0 last. An `auto` backend is MLX at its endpoint and then the default Ollama. A model without an
-    enabled backend has the default Ollama.
+    enabled backend has the default Ollama, or nothing where there is none (`ollama_url` is None).
     """
     found: dict[tuple[BackendType, str], Target] = {}
     for group in groups(backends, model=model, ollama_url=ollama_url):
@@ -90,10 +90,10 @@ def shuffled(weighted: Sequence[tuple[int, T]], random: Random) -> list[T]:
     return [member for _, member in keyed]
 
 
-def groups(backends: Sequence[Backend], *, model: str, ollama_url: str) -> list[list[tuple[int, list[Target]]]]:
+def groups(backends: Sequence[Backend], *, model: str, ollama_url: str | None) -> list[list[tuple[int, list[Target]]]]:
     """Return what `targets` chooses from: for each priority the backends' weights and engines."""
     enabled = [backend for backend in backends if backend.enabled]
-    if not enabled:
+    if not enabled and ollama_url is not None:
         enabled = [Backend(model_name=model, backend_type=BackendType.OLLAMA, endpoint_url=ollama_url)]
     enabled.sort(key=lambda backend: backend.priority)
     return [
@@ -102,12 +102,13 @@ def groups(backends: Sequence[Backend], *, model: str, ollama_url: str) -> list[
     ]
 
 
-def _expand(backend: Backend, ollama_url: str) -> Iterator[Target]:
+def _expand(backend: Backend, ollama_url: str | None) -> Iterator[Target]:
     if backend.backend_type is not BackendType.AUTO:
         yield Target(backend=backend, engine=backend.backend_type, endpoint_url=backend.endpoint_url)
         return
     yield Target(backend=backend, engine=BackendType.MLX, endpoint_url=backend.endpoint_url)
-    yield Target(backend=backend, engine=BackendType.OLLAMA, endpoint_url=ollama_url)
+    if ollama_url is not None:
+        yield Target(backend=backend, engine=BackendType.OLLAMA, endpoint_url=ollama_url)
 
 
 def falls_back(failed: Target, following: Target | None) -> bool:
@@ -144,6 +145,17 @@ def verdict(model: str, failures: Sequence[Failure], *, retry_in: float | None =
         waits.append(max(retry_in, _RETRY_AFTER[FailureKind.OPEN]))
     retry_after = min(waits, default=_RETRY_AFTER[FailureKind.OPEN])
     return NoBackendError(f"No backend of model {model} answered. {said}", attempts=attempts, retry_after=retry_after)
+
+
+def nowhere(model: str, *, registry_says: bool) -> NoBackendError:
+    """Return what to tell a caller whose model has no engine at all; `registry_says` that it is not merely unread."""
+    if registry_says:
+        return ModelNotFoundError(f"model '{model}' not found", attempts=())
+    return NoBackendError(
+        f"The registry does not say whether there is a model {model}: the Admin API is out of reach.",
+        attempts=(),
+        retry_after=_RETRY_AFTER[FailureKind.REFUSED],
+    )
 
 
 def _lacks_model(failure: Failure) -> bool:

@@ -147,7 +147,7 @@ def route_of(
     backends: Sequence[Backend],
     *,
     model: str,
-    ollama_url: str,
+    ollama_url: str | None,
     engines: Mapping[BackendType, Engine],
     gate: Callable[[Target], Gate],
     judged: Callable[[Door], bool] | None = None,

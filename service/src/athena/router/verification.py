@@ -69,7 +69,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     error: str | None = None
 
 
-def candidates(model: str, backends: Sequence[Backend], *, ollama_url: str) -> list[Candidate]:
+def candidates(model: str, backends: Sequence[Backend], *, ollama_url: str | None) -> list[Candidate]:
     """Return the engines of a model's enabled backends in the order in which they are tried, none twice.
 
     Backends of one priority share a place.
