@@ -257,6 +257,19 @@ def test_a_record_that_names_no_environment_of_mlx_means_the_one_in_force() -> N
     assert fleet.of_record(none, "abc") == none
 
 
+def test_a_host_goes_back_to_the_models_that_were_there_though_nobody_declared_them() -> None:
+    record = {
+        "ollama": {"models": [{"name": "phi3"}, {"name": "new"}]},
+        "ollama_digests": {"phi3": "0123", "old": "4567"},
+    }
+    was = fleet.of_record(record)
+    assert was == {"ollama": record["ollama"]}  # or every host would be due that has another than declared
+    assert fleet.with_digests(was["ollama"]["models"], record["ollama_digests"]) == [
+        {"name": "phi3", "former_digest": "0123"},
+        {"name": "new"},
+    ]
+
+
 def test_a_record_of_this_release_stays_as_it_is() -> None:
     alone = fleet.of_host([LLAMA, PHI], "mac-2", ADDRESSES, "/opt/athena/mlx")["mac_host_models"]
     record = {"mac_host": {"models": alone}}

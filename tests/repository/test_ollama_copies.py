@@ -24,8 +24,8 @@ PROGRAMS += [ROOT / "roles/ollama/files" / name for name in ("copy_ollama.py", "
 NAME = "registry.example.internal:5000/team/phi3:mini"
 BLOBS = [os.urandom(3 << 20), b"a template", b"{}"]
 
-copies = load("roles/ollama/module_utils/ollama_copies.py")
 load("roles/ollama/module_utils/ollama_pulls.py")
+copies = load("roles/ollama/module_utils/ollama_copies.py")
 model = load("roles/ollama/library/ollama_model.py")
 
 
@@ -97,11 +97,24 @@ class Host:
     def told(self, digest: str = DIGEST, url: str = "") -> dict[str, Any]:
         return {"url": url or self.url, "models": {NAME: digest}}
 
-    def copied(self, folder: Path, *peers: dict[str, Any], digest: str = "") -> tuple[str, list[str]]:
+    def copied(
+        self,
+        folder: Path,
+        *peers: dict[str, Any],
+        digest: str = "",
+        seconds: int = 60,
+        so_far: dict[str, Any] | None = None,
+    ) -> tuple[str, list[str]]:
         """Have the module copy the model into a folder; return where from, and why not from others."""
         folder.mkdir(exist_ok=True)
-        given = {"name": NAME, "digest": digest, "peers": list(peers), "folder": str(folder), "user": ""}
-        given["copier"] = str(self.tools / "copy_ollama.py")
+        given: dict[str, Any] = {
+            "name": NAME,
+            "digest": digest,
+            "peers": list(peers),
+            "folder": str(folder),
+            "user": "",
+        }
+        given |= {"copier": str(self.tools / "copy_ollama.py"), "seconds": seconds, "so_far": so_far or {}}
         answer: tuple[str, list[str]] = copies.copied(lambda: listed(folder), given, lambda _: None)
         return answer
 
@@ -133,6 +146,23 @@ def test_a_copy_that_was_cut_off_goes_on_where_it_was(host: Host, tmp_path: Path
     rest = {(f"/blobs/{LARGE}", "206"), (f"/blobs/sha256-{sum_of(BLOBS[2])}", "200")}
     assert answers == {(f"/manifests/{DIGEST}", "200"), *rest}
     host.begin()
+
+
+def test_a_copy_that_takes_long_tells_how_far_it_is_and_goes_on_from_there(host: Host, tmp_path: Path) -> None:
+    models, silent = tmp_path / "models", host.told(url="http://127.0.0.1:9")
+    shares, so_far, refusals = list[int](), dict[str, Any](), list[str]()
+    while True:
+        try:  # a call brings one block at least, however little time it has
+            source, refusals = host.copied(models, silent, host.told(), seconds=0, so_far=so_far)
+            break
+        except copies.CopyPausedError as pause:
+            shares.append(int(pause.told["progress"].removeprefix(f"{NAME}: ").partition(" % of 3.0 MiB, ")[0]))
+            so_far = json.loads(json.dumps(pause.told["so_far"]))
+    assert shares == sorted(shares)
+    assert shares[:4] == [0, 33, 66, 99]
+    assert (source, len(refusals)) == (host.url, 1)
+    assert so_far["seconds"] > 0
+    assert stored(models) == WHOLE
 
 
 def test_what_another_host_does_not_have_as_it_said_is_not_taken(host: Host, tmp_path: Path) -> None:

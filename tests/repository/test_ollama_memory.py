@@ -10,8 +10,8 @@ import pytest
 from loading import load
 from serving import Answering, serving
 
-load("roles/ollama/module_utils/ollama_copies.py")
 load("roles/ollama/module_utils/ollama_pulls.py")
+load("roles/ollama/module_utils/ollama_copies.py")
 model = load("roles/ollama/library/ollama_model.py")
 
 A, B = "a:latest", "b:latest"
@@ -94,9 +94,10 @@ def only(has: Has, **given: Any) -> dict[str, Any]:
     return result
 
 
-def have(has: Has, digest: str, log: Callable[[str], None]) -> dict[str, Any]:
+def have(has: Has, digest: str, log: Callable[[str], None], former: str = "") -> dict[str, Any]:
     """Have `a` with a digest."""
     given = {"name": "a", "digest": digest, "insecure": False, "stall_seconds": 60, "attempts": 1, "seconds": 30}
+    given["former_digest"] = former
     with an_ollama(has) as ollama:
         result: dict[str, Any] = model.have(
             ollama, {**given, "so_far": {}, "peers": [], "folder": "/nonexistent"}, False, log
@@ -158,6 +159,17 @@ def test_what_was_before_comes_back_without_a_pull_and_the_other_is_kept(
     assert has.listed == {A: OLD, KEPT: NEW}
     assert not any("pull" in one for one in has.asked)
     assert only(has)["unloaded"] == [KEPT]
+
+
+def test_what_was_before_and_not_declared_comes_back_where_it_is_known_and_kept(
+    nothing_is_said: Callable[[str], None],
+) -> None:
+    has = Has({A: NEW, KEPT: OLD}, [])
+    assert have(has, "", nothing_is_said)["changed"] is False
+    assert have(has, "", nothing_is_said, former="2" * 64)["changed"] is False
+    assert have(has, "", nothing_is_said, former=OLD)["digest"] == OLD
+    assert has.listed == {A: OLD, KEPT: NEW}
+    assert have(has, "", nothing_is_said, former=OLD)["changed"] is False
 
 
 def test_nothing_is_kept_where_nothing_came(nothing_is_said: Callable[[str], None]) -> None:

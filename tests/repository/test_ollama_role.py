@@ -6,8 +6,8 @@ import pytest
 from loading import load
 
 filters = load("roles/ollama/filter_plugins/ollama.py")
-load("roles/ollama/module_utils/ollama_copies.py")
 pulls = load("roles/ollama/module_utils/ollama_pulls.py")
+load("roles/ollama/module_utils/ollama_copies.py")
 model, port = load("roles/ollama/library/ollama_model.py"), load("roles/ollama/library/ollama_port.py")
 
 
@@ -91,6 +91,23 @@ def test_a_digest_is_compared_as_far_as_it_is_given() -> None:
 
 def line(completed: int, status: str = "pulling a") -> dict[str, Any]:
     return {"status": status, "digest": "a", "total": 100, "completed": completed}
+
+
+@pytest.mark.parametrize(
+    ("has", "declared", "wanted"),
+    [
+        ({"phi3:latest": "new", "phi3:latest-athena-before": "old"}, "", "old"),
+        ({"phi3:latest": "new", "phi3:latest-athena-before": "old"}, "newest", "newest"),
+        ({"phi3:latest": "new", "phi3:latest-athena-before": "older"}, "", ""),
+        ({"phi3:latest": "new"}, "", ""),
+        ({"phi3:latest-athena-before": "old"}, "", ""),
+    ],
+)
+def test_what_a_model_was_counts_where_nothing_is_declared_and_it_is_there(
+    has: dict[str, str], declared: str, wanted: str
+) -> None:
+    assert model.wanted_digest({"name": "phi3", "digest": declared, "former_digest": "old"}, has) == wanted
+    assert model.wanted_digest({"name": "phi3", "digest": declared, "former_digest": ""}, has) == declared
 
 
 def test_a_pull_is_stalled_when_lines_come_and_bytes_do_not() -> None:

@@ -46,6 +46,7 @@ class FilterModule:
             "fleet_peers": peers,
             "fleet_problems": problems,
             "fleet_record": of_record,
+            "fleet_with_digests": with_digests,
         }
 
 
@@ -257,18 +258,24 @@ def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], po
 def of_record(record: Mapping[str, Any], environment: str = "") -> dict[str, Any]:
     """Return what a host was last, as this release says it.
 
-    An earlier one did not say which environment served MLX's models: the one in force, whose name is given. And it said
-    more about what models hold:
+    Without what the models of Ollama were, which no declaration says. An earlier one did not say which environment
+    served MLX's models: the one in force, whose name is given. And it said more about what models hold:
     `parallel` was the count of requests at once: of mlx that is decode_concurrency, of Ollama it is in its settings,
     which the record has. The bits of its cache (`kv_bits`) are there as well, and mlx was never told any.
     """
-    told = dict(record)
+    told = {key: value for key, value in record.items() if key != "ollama_digests"}
     if told.get("mlx", {}).get("models"):
         told["mlx"] = {"environment": environment, **told["mlx"]}
     if "mac_host" in told:
         held = [_of_earlier(model) for model in told["mac_host"].get("models", [])]
         told["mac_host"] = {**told["mac_host"], "models": held}
     return told
+
+
+def with_digests(models: Sequence[Model], digests: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return models of Ollama with what each was, for the way back: that counts where no digest is declared."""
+    known = {model["name"]: {"former_digest": digests[model["name"]]} for model in models if model["name"] in digests}
+    return [{**model, **known.get(model["name"], {})} for model in models]
 
 
 def _of_earlier(model: Model) -> dict[str, Any]:

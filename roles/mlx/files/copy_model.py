@@ -10,6 +10,7 @@ import http.client
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -27,10 +28,15 @@ class GoneError(Exception):
     """The host answers, and does not give the file."""
 
 
-def fetch(url: str, part: Path, size: int) -> None:
-    """Have the rest of a file. Raises OSError or HTTPException where it breaks off, GoneError where it is not there."""
+def fetch(url: str, part: Path, size: int, came: Callable[[int], None]) -> None:
+    """Have the rest of a file. Raises OSError or HTTPException where it breaks off, GoneError where it is not there.
+
+    `came` is told the size of each block once it is in the file; what it raises ends the copy there.
+    """
     if part.exists() and part.stat().st_size > size:
         part.unlink()
+    if part.exists() and part.stat().st_size == size:  # all of it came, and whoever fetched it ended then
+        return
     have = part.stat().st_size if part.exists() else 0
     where = urlsplit(url)
     with closing(http.client.HTTPConnection(where.netloc, timeout=SILENCE_SECONDS)) as connection:
@@ -41,12 +47,13 @@ def fetch(url: str, part: Path, size: int) -> None:
         with part.open("ab" if answer.status == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
             while block := answer.read(BLOCK):
                 file.write(block)
+                came(len(block))
     if part.stat().st_size != size:
         raise ConnectionError(f"{part.name} has {part.stat().st_size} of {size} bytes")
 
 
-def copy(url: str, path: Path, size: int) -> None:
-    """Have a file whole, in as many attempts as bring something. Raises what the last of them raised."""
+def copy(url: str, path: Path, size: int, came: Callable[[int], None] = lambda _: None) -> None:
+    """Have a file whole, in as many attempts as bring something. Raises what the last of them raised, or `came`."""
     if path.exists() and path.stat().st_size == size:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +62,7 @@ def copy(url: str, path: Path, size: int) -> None:
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            fetch(url, part, size)
+            fetch(url, part, size, came)
         except (OSError, http.client.HTTPException):
             failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
             if failures >= ATTEMPTS:

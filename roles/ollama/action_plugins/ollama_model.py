@@ -1,6 +1,6 @@
-"""Have the module `ollama_model` go on until a long pull is done, and show how far it is.
+"""Have the module `ollama_model` go on until a long copy or pull is done, and show how far it is.
 
-A module speaks at its end only, so it ends in the middle of a pull now and then. This calls it until it is done, with
+A module speaks at its end only, so it ends in the middle of one now and then. This calls it until it is done, with
 what it said so far; whatever callback shows the run, a line for each call stands there at once.
 """
 

@@ -1,11 +1,15 @@
 """Copy a model of Ollama's from a host that has it, and go on where an earlier copy was cut off.
 
-usage: copy_ollama.py URL FOLDER NAME DIGEST
+usage: copy_ollama.py URL FOLDER NAME DIGEST SECONDS
 
 URL is where the host shares its models (share_ollama.py); FOLDER, where Ollama keeps them here; DIGEST, the model's, as
-the host said it itself. The manifest must have that digest, and each blob the one that the manifest names it by. A blob
-gets its name when it is whole, and the manifest comes last: until then Ollama knows nothing of the model.
+the host said it itself. A copy that takes longer than SECONDS ends once it has brought something, and the next call
+goes on; but it does not end while it computes sums, which that one would have to begin anew. The manifest must have
+that digest, and each blob the one that the manifest names it by. A blob gets its name when it is whole, and the
+manifest comes last: until then Ollama knows nothing of the model.
 exit status 3: it cannot be had there; what has come so far stays in FOLDER/.copied, unless it was not as it should be
+exit status 4: it took longer; a line of JSON says how many bytes of the model are here, `has` of `total`, and how many
+`came` by this call
 """
 
 from __future__ import annotations  # a host's Python may be 3.9
@@ -18,6 +22,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -31,10 +36,29 @@ MANIFEST_BYTES = 1 << 20
 # What a name leaves out: `phi3` is registry.ollama.ai/library/phi3:latest.
 REGISTRY, OWNER, TAG = "registry.ollama.ai", "library", "latest"
 STAGING = ".copied"
+PAUSED = 4
 
 
 class NotTakenError(Exception):
     """What the host has is not what it should be."""
+
+
+class PausedError(Exception):
+    """It took longer than one call may."""
+
+
+class Share:
+    """How many bytes this call brought, and until when it goes on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self.came = 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that came. Raises PausedError when the time is over."""
+        self.came += count
+        if time.monotonic() >= self.until:
+            raise PausedError
 
 
 def manifest_path(name: str) -> Path:
@@ -90,18 +114,32 @@ def is_there(blob: Path, size: int) -> bool:
     return blob.is_file() and blob.stat().st_size == size
 
 
-def have_blob(url: str, staging: Path, blob: Path, size: int) -> None:
-    """Have one blob, with the digest that is its name. Raises what `copy` raises, or NotTakenError."""
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def told(blobs: dict[Path, int], staging: Path, share: Share) -> str:
+    """Return how much of the model is here: of each blob, or of what has come of it."""
+    places = [(blob, staging / blob.name, staging / f"{blob.name}.part") for blob in blobs]
+    has = sum(next(filter(None, map(size_of, place)), 0) for place in places)
+    return json.dumps({"has": has, "total": sum(blobs.values()), "came": share.came})
+
+
+def have_blob(url: str, staging: Path, blob: Path, size: int, share: Share) -> None:
+    """Have one blob, with the digest that is its name. Raises what `copy` raises, NotTakenError or PausedError."""
     come = staging / blob.name
-    copy(f"{url}/blobs/{blob.name}", come, size)
+    copy(f"{url}/blobs/{blob.name}", come, size, share.add)
     if f"sha256-{sum_of(come)}" != blob.name:
         come.unlink()
         raise NotTakenError(f"{url}/blobs/{blob.name} did not come as it is there, and was thrown away")
     come.rename(blob)
 
 
-def have(url: str, folder: Path, name: str, digest: str) -> None:
-    """Have the model, whole or not at all. Raises what `manifest_of`, `blobs_of` and `have_blob` raise."""
+def have(url: str, folder: Path, name: str, digest: str, share: Share) -> None:
+    """Have the model, whole or not at all. Raises what `manifest_of`, `blobs_of` and `have_blob` raise.
+
+    A PausedError has the words for whoever calls again.
+    """
     target, staging = folder / manifest_path(name), folder / STAGING
     staging.mkdir(exist_ok=True)
     with (staging / "lock").open("w") as lock:
@@ -112,9 +150,12 @@ def have(url: str, folder: Path, name: str, digest: str) -> None:
         manifest = manifest_of(url, digest)
         blobs = {folder / "blobs" / f"sha256-{digits}": size for digits, size in blobs_of(manifest).items()}
         (folder / "blobs").mkdir(exist_ok=True)
-        for blob, size in blobs.items():
-            if not is_there(blob, size):
-                have_blob(url, staging, blob, size)
+        try:
+            for blob, size in blobs.items():
+                if not is_there(blob, size):
+                    have_blob(url, staging, blob, size, share)
+        except PausedError:
+            raise PausedError(told(blobs, staging, share)) from None
         os.sync()
         part = staging / "manifest"
         part.write_bytes(manifest)
@@ -127,10 +168,13 @@ def have(url: str, folder: Path, name: str, digest: str) -> None:
         shutil.rmtree(staging)
 
 
-def main(url: str, folder: str, name: str, digest: str) -> None:
-    """Copy it, or say why not."""
+def main(url: str, folder: str, name: str, digest: str, seconds: str) -> None:
+    """Copy it, or say why not, or how far it is."""
     try:
-        have(url, Path(folder), name, digest)
+        have(url, Path(folder), name, digest, Share(float(seconds)))
+    except PausedError as pause:
+        print(pause)
+        sys.exit(PAUSED)
     except (NotTakenError, GoneError, OSError, http.client.HTTPException) as error:
         print(error if isinstance(error, NotTakenError) else f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(UNREACHABLE)

@@ -112,8 +112,11 @@ def model_problems(models: Sequence[Mapping[str, Any]]) -> list[str]:
         about = f"ollama_models: {model.get('name') or 'a model'}"
         if re.fullmatch(r"[A-Za-z0-9][^\s]*", str(model.get("name", ""))) is None or "://" in str(model["name"]):
             problems.append(f"{about}: the name must be as `ollama list` shows it, such as phi3:mini")
-        if "digest" in model and DIGEST.fullmatch(str(model["digest"])) is None:
-            problems.append(f"{about}: the digest must be the ID that `ollama list` shows; it is {model['digest']!r}")
+        problems += [
+            f"{about}: the {key} must be the ID that `ollama list` shows; it is {model[key]!r}"
+            for key in ("digest", "former_digest")
+            if key in model and DIGEST.fullmatch(str(model[key])) is None
+        ]
         if "keep_alive" not in model:
             continue
         if not is_duration(model["keep_alive"]) or str(model["keep_alive"]) == "0":

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.ollama_copies import canonical, copied, is_digest
+from ansible.module_utils.ollama_copies import CopyPausedError, canonical, copied, is_digest
 from ansible.module_utils.ollama_pulls import BrokenOffError, ModelError, Progress, Silence, pull
 
 DOCUMENTATION = """
@@ -21,9 +21,10 @@ short_description: Copy, pull, load or remove models of an Ollama
 description: >-
   A model that another host has is copied from there, and pulled where none can be. A pull is read as it goes. One that
   breaks off, or gets no byte for a while, is taken up again: Ollama keeps what it has. The result says how much came
-  and how fast. A pull that takes longer than `seconds` ends with `progress` and `so_far`, and the next call goes on
-  from there; the action of the same name makes these calls, and shows the progress. What a name led to before is kept
-  under another, which the result tells as `kept`. A check says what would be done, also where no Ollama answers yet.
+  and how fast. A copy or a pull that takes longer than `seconds` ends with `progress` and `so_far`, and the next call
+  goes on from there; the action of the same name makes these calls, and shows the progress. What a name led to before
+  is kept under another, which the result tells as `kept`. A check says what would be done, also where no Ollama
+  answers yet.
 options:
   url: {description: Where Ollama listens., type: str, required: true}
   name: {description: "The model, for `present` and `loaded`.", type: str, default: ''}
@@ -36,6 +37,12 @@ options:
     choices: [present, loaded, only]
     default: present
   digest: {description: "Its digest, or the first 12 or more characters; empty for any.", type: str, default: ''}
+  former_digest:
+    description: >-
+      Where no digest is declared: the one that it had once. If its name leads to another by now, and what that led to
+      before is the one, it comes back.
+    type: str
+    default: ''
   insecure: {description: Whether its registry speaks plain http., type: bool, default: false}
   keep_alive: {description: "How long it stays loaded, empty for Ollama's own default.", type: str, default: ''}
   declared: {description: The models that may be there., type: list, elements: str, default: []}
@@ -43,8 +50,8 @@ options:
   prune: {description: "Whether `only` removes files; otherwise it reports them.", type: bool, default: false}
   stall_seconds: {description: A pull without a byte for so long is broken off., type: int, default: 60}
   attempts: {description: So many attempts without a byte end a pull., type: int, default: 5}
-  seconds: {description: After so long a call ends in the middle of a pull., type: int, default: 30}
-  so_far: {description: What the call before said of a pull that it ended in the middle of., type: dict, default: {}}
+  seconds: {description: After so long a call ends in the middle of a copy or a pull., type: int, default: 30}
+  so_far: {description: What the call before said of one that it ended in the middle of., type: dict, default: {}}
   load_seconds:
     description: How long loading may take, and an answer of a model that is to be unloaded.
     type: int
@@ -168,14 +175,20 @@ def difference(name: str, before: str, after: str) -> dict[str, str]:
 def bring(ollama: Ollama, given: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
     """Copy the model or, where no host gives it, pull it. Where that fails too, it is told why there is no copy."""
     began, so_far = time.monotonic(), given["so_far"]
-    url, refusals = ("", so_far["not_copied"]) if so_far else copied(ollama.models, given, log)
+    is_pulled = "had" in so_far  # already, because nobody gives a copy
+    try:
+        url, refusals = ("", so_far["not_copied"]) if is_pulled else copied(ollama.models, given, log)
+    except CopyPausedError as pause:
+        return pause.told
     told = {"copied_from": url, "not_copied": refusals}
     if url:
-        seconds = time.monotonic() - began
+        seconds = so_far.get("seconds", 0.0) + time.monotonic() - began
         return {**told, "seconds": round(seconds, 1), "msg": f"{given['name']}: copied from {url} in {seconds:.0f} s"}
     try:
         pulled = pull(
-            lambda had: ollama.pull(given["name"], given["insecure"], given["stall_seconds"], had), given, log
+            lambda had: ollama.pull(given["name"], given["insecure"], given["stall_seconds"], had),
+            {**given, "so_far": so_far if is_pulled else {}},
+            log,
         )
     except ModelError as error:
         if not refusals:
@@ -221,21 +234,30 @@ def bring_another(
         raise
 
 
+def wanted_digest(given: Mapping[str, Any], has: Mapping[str, str]) -> str:
+    """Return the digest that is declared, or else the former one where it can be taken back; empty for any."""
+    name, former = canonical(given["name"]), given["former_digest"]
+    can_be_taken_back = name in has and has.get(name + BEFORE) == former
+    return str(given["digest"] or (former if can_be_taken_back else ""))
+
+
 def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[str], None]) -> dict[str, Any]:
     """Have the model with its digest."""
-    name, wanted = canonical(given["name"]), given["digest"]
+    name = canonical(given["name"])
     try:
         listed = ollama.models()
     except Silence:
         if not is_check:
             raise
         listed = {}
-    found = listed.get(name)
+    found, wanted = listed.get(name), wanted_digest(given, listed)
     if found is not None and is_digest(wanted, found):
         return {"changed": False, "digest": found, "copied_from": "", "not_copied": []}
     if is_check:
         return {"changed": True, "diff": difference(given["name"], "absent" if found is None else found[:12], wanted)}
-    brought = bring(ollama, given, log) if found is None else bring_another(ollama, given, listed, log)
+    brought = (
+        bring(ollama, given, log) if found is None else bring_another(ollama, {**given, "digest": wanted}, listed, log)
+    )
     if "so_far" in brought:
         return {"changed": True, **brought}
     has = ollama.models().get(name, "")
@@ -298,6 +320,7 @@ def main() -> None:
             "name": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "loaded", "only"], "default": "present"},
             "digest": {"type": "str", "default": ""},
+            "former_digest": {"type": "str", "default": ""},
             "insecure": {"type": "bool", "default": False},
             "keep_alive": {"type": "str", "default": ""},
             "declared": {"type": "list", "elements": "str", "default": []},

@@ -94,8 +94,7 @@ class Progress:
 
     def told(self, seconds: float) -> str:
         """Return how far it is, where this attempt took so many seconds."""
-        has, total = sum(self.has.values()), sum(self.total.values())
-        return f"{100 * has // max(total, 1)} % of {size(total)}, {mib(self.came / max(seconds, 0.1))} MiB/s"
+        return how_far(sum(self.has.values()), sum(self.total.values()), self.came, seconds)
 
     def __str__(self) -> str:
         return f"{mib(sum(self.has.values()))} of {mib(sum(self.total.values()))} MiB, {self.status}"
@@ -107,6 +106,11 @@ def mib(count: float) -> str:
 
 def size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{mib(count)} MiB"
+
+
+def how_far(has: int, total: int, came: int, seconds: float) -> str:
+    """Return how much there is of a model, where so many seconds brought what `came`."""
+    return f"{100 * has // max(total, 1)} % of {size(total)}, {mib(came / max(seconds, 0.1))} MiB/s"
 
 
 def final(words: str) -> str:
