@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from kubeconfigs import kubeconfig
 from loading import load
 from playing import run_plays
 from serving import Answering, serving
@@ -20,25 +21,6 @@ from serving import Answering, serving
 @pytest.fixture(scope="module")
 def reach() -> ModuleType:
     return load("roles/kubernetes_app/action_plugins/kubernetes_reach.py")
-
-
-def kubeconfig(folder: Path, server: str) -> str:
-    """Write the file that says where a cluster is."""
-    file = folder / "kubeconfig"
-    named = {"name": "it"}
-    file.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "it",
-                "contexts": [{**named, "context": {"cluster": "it", "user": "it"}}],
-                "clusters": [{**named, "cluster": {"server": server}}],
-                "users": [{**named, "user": {"token": "of-a-test"}}],
-            }
-        )
-    )
-    return str(file)
 
 
 @contextmanager
