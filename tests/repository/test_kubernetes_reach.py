@@ -150,7 +150,7 @@ def test_the_role_asks_for_it_where_one_is_named(tmp_path: Path, named: str, tol
         variables = {
             "ansible_python_interpreter": sys.executable,
             "kubernetes_app_kubeconfig": kubeconfig(tmp_path, server),
-            "kubernetes_app_asked_namespaces": list(SECRETS),
+            "kubernetes_app_namespaces": list(SECRETS),
             "kubernetes_app_pull_secret": named,
         }
         done = run_plays(tmp_path, plays, variables=variables)
