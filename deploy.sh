@@ -5,11 +5,14 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7
+DONE=0 FAILED=1 USAGE=2 NOT_TAKEN_BACK=4 PENDING=7 UNHEALTHY=8
 outcomes=([0]="done" [1]="failed, nothing changed" [3]="failed, taken back" [4]="failed, not taken back"
-  [5]="locked" [6]="a decision is needed")
+  [5]="locked" [6]="a decision is needed" [7]="changes pending" [8]="unhealthy")
 all_actions=" deploy update rollback releases status verify plan backup restore scale fleet rotate monitoring logs unlock destroy "
-acting=" deploy update rollback restore scale fleet rotate " # those of which --json tells what became of them
+acting=" deploy update rollback restore scale fleet rotate " # the counts of tasks end their output
+reporting=" plan releases status verify backup " # --json prints what they found
+# Variables whose values are nobody's business.
+secret='(^|[[:space:]])([A-Za-z0-9_]*_(token|password|pass|key)|athena_database_(owner_)?url)='
 
 usage() {
   cat <<EOF
@@ -20,30 +23,31 @@ actions
   deploy                  bring everything up, and prove it with a real question
   update                  the same for changed code or settings; says so when there is nothing to do
   update COMPONENT VERSION   run one service of an older or newer image: a release (r3), a tag, sha256:…, or \`default\`
-  plan [--json]           show what a deployment would change, without changing it; exit code 7 if there is anything
+  plan                    show what a deployment would change, without changing it; exit code 7 if there is anything
   rollback [RELEASE]      go back to the release before, or to this one, database schema included
-  releases [--json]       what was deployed when, and how it ended
-  status [--json]         every part, its health, the release, and what differs from it
-  verify [--json]         ask real questions again: every engine by itself, and as callers do
+  releases                what was deployed when, and how it ended
+  status                  every part, its health, the release, and what differs from it
+  verify                  ask real questions again: every engine by itself, and as callers do
   scale COMPONENT N       have so many pods of it; \`default\`: as the inventory says
   fleet [HOST]            bring the hosts with engines, or one of them, to the declared models: one after the other, each drained
                           before and proven after; a host that fails goes back, and those after it are left alone
-  backup [--json]         back the database up, and prove it by restoring it once
+  backup                  back the database up, and prove it by restoring it once
   restore BACKUP          put a backup in the place of the database, after proving it; what was there is kept beside it
   rotate [SECRET]         make a new secret, or all of them, and deploy, which has everything use it
   monitoring              set up the monitoring host, and what tells it of all others
   logs [COMPONENT] [-f]   the end of the logs; -f follows them, or on a cluster names the command that does
   unlock                  remove the lock that a killed run left behind
-  destroy [--yes] [--data]   stop everything; asks for the environment's name first. On a cluster what holds data stays,
-                          unless --data says that it goes as well; on one machine all of it goes
+  destroy [--yes] [--data]   stop everything; asks for the environment's name first. What holds data stays, unless --data
+                          says that it goes as well
 arguments for all
   -v                      all of Ansible's output (more v, more of it)
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
   --with-monitoring       for deploy, update and plan on one machine: have Prometheus beside the services
   --check, --diff         show what would change, change nothing
-  --json                  for deploy, update, rollback, scale, fleet, restore and rotate: one JSON object on standard output, with
-                          exit_code, outcome, release, recorded, steps, seconds, problems; all else goes to standard error
+  --json                  for all but logs: JSON on standard output, all else goes to standard error. plan, releases, status, verify
+                          and backup print what they found; all others, and these where they refuse or fail, one object with
+                          exit_code, outcome, release, recorded, steps, seconds, problems
 exit codes
   0 done   1 failed, nothing changed   2 usage   3 failed and taken back   4 failed, not taken back
   5 locked   6 a decision is needed   7 changes pending   8 unhealthy
@@ -119,7 +123,7 @@ while (($#)); do
     --check | --diff) ansible_arguments+=("$1") ;;
     -e)
       if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
-      if [[ $2 =~ (^|[[:space:]])(athena_database_(owner_)?url|athena_proxy_key|ansible_[a-z_]*pass(word)?)= ]]; then
+      if [[ $2 =~ $secret ]]; then
         wrong_usage "${BASH_REMATCH[2]} in an argument is seen by all: -e @FILE instead, or for the database ATHENA_DATABASE_URL."
       fi
       if [[ $2 == @[!/]* ]]; then ansible_arguments+=(-e "@$PWD/${2#@}"); else ansible_arguments+=(-e "$2"); fi
@@ -136,7 +140,7 @@ while (($#)); do
       if [[ " deploy update plan " != *" $action "* ]]; then wrong_usage "$action takes no --with-monitoring."; fi
       ansible_arguments+=(-e athena_with_monitoring=true)
       ;;
-    --json) if [[ "$acting plan releases status verify backup " == *" $action "* ]]; then json=yes; else wrong_usage "$action takes no --json."; fi ;;
+    --json) if [[ $action == logs ]]; then wrong_usage "logs takes no --json."; else json=yes; fi ;;
     -*) wrong_usage "unknown argument '$1'." ;;
     *)
       if ((${#operands[@]} >= most_operands)); then wrong_usage "$action does not take '$1'."; fi
@@ -152,37 +156,50 @@ case $action:${#operands[@]} in
   restore:0) wrong_usage "restore needs the name of a backup; \`backup\` and \`status --json\` show them." ;;
 esac
 
-if [[ $action == destroy && $confirmed == no ]]; then
-  printf "This removes the environment '%s'%s. Type its name to go on: " "$environment" "$([[ $data == yes ]] && echo " with its data")"
-  read -r answer || answer=""
-  if [[ $answer != "$environment" ]]; then fail $FAILED "not confirmed; nothing was changed."; fi
-fi
-
 exchange=$(mktemp -d)
-tells=no
+tells=no report=""
 end() { # The last word of a run, however it ends; what there is to tell of one that was broken off is only how.
   local code=$? account='"release": null, "recorded": null, "steps": [], "seconds": 0, "problems": []}'
-  if [[ $tells == yes ]]; then
+  if [[ $tells == yes && " $DONE $PENDING $UNHEALTHY " == *" $code "* && -s $report ]]; then
+    cat "$report" >&3
+  elif [[ $tells == yes ]]; then
     if [[ -s $exchange/outcome ]]; then account=$(sed 's/^{//' "$exchange/outcome"); fi
     printf '{"exit_code": %d, "outcome": "%s", %s\n' "$code" "${outcomes[$code]:-broken off}" "$account" >&3
   fi
   rm -rf "$exchange"
 }
 trap end EXIT
-if [[ $json == yes && $acting == *" $action "* ]]; then
-  tells=yes json=no # the playbooks speak to people, as ever
+if [[ $json == yes ]]; then
+  tells=yes
   exec 3>&1 >&2
   export ANSIBLE_OUTCOME_FILE=$exchange/outcome
+  if [[ $reporting != *" $action "* ]]; then
+    json=no # the playbooks speak to people, as ever
+  elif [[ $action == plan ]]; then
+    report=$exchange/changes
+  else
+    report=$exchange/said
+  fi
 fi
+
+if [[ $action == destroy && $confirmed == no ]]; then
+  if [[ $data == yes ]]; then consequence="removes the environment '$environment' with its data"; else consequence="stops all of the environment '$environment'"; fi
+  printf 'This %s. Type its name to go on: ' "$consequence" >&2
+  read -r answer || answer=""
+  if [[ $answer != "$environment" ]]; then fail $FAILED "not confirmed; nothing was changed."; fi
+fi
+
 prepare_tools
 
 if [[ $verbose == yes ]]; then export ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default; fi
 if [[ $acting != *" $action "* ]]; then export ANSIBLE_STEPS_COUNTS=false; fi
-if [[ $json == yes ]]; then export ANSIBLE_STEPS_CHANGES=false; fi
+if [[ $json == yes ]]; then
+  export ANSIBLE_STEPS_CHANGES=false
+  exec >"$exchange/said"
+fi
 if [[ $action == plan ]]; then
   ansible_arguments+=(--check --diff)
   export ANSIBLE_CHANGES_FILE=$exchange/changes
-  if [[ $json == yes ]]; then exec 3>&1 >/dev/null; fi # nothing but the list goes to whoever reads it
 fi
 export ANSIBLE_CONFIG=$root/ansible.cfg
 cd "$root"
@@ -197,7 +214,7 @@ result=0
 if [[ -s $exchange/verdict ]]; then
   verdict=$(<"$exchange/verdict")
   if [[ $verdict == "$NOT_TAKEN_BACK" ]]; then
-    case $action in fleet | rollback) again=$action ;; *) again=deploy ;; esac
+    case $action in destroy | fleet | rollback) again=$action ;; *) again=deploy ;; esac
     echo "deploy.sh: not taken back; see \`status\` and \`logs\`; then \`$again\` goes on." >&2
   fi
   exit "$verdict"
@@ -206,7 +223,6 @@ elif ((result)); then
 fi
 
 if [[ $action == plan ]]; then
-  if [[ $json == yes ]]; then cat "$exchange/changes" >&3; fi
   if [[ $(<"$exchange/changes") == "[]" ]]; then exit $DONE; fi
   exit $PENDING
 fi

@@ -29,7 +29,7 @@ def environment(folder: Path) -> Iterator[Environment]:
     yield environment
     if environment.state.exists():
         environment.run("unlock")
-        left = environment.run("destroy", "--yes")
+        left = environment.run("destroy", "--yes", "--data")
         assert left.code == 0, left.output
 
 

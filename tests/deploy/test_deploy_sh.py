@@ -34,6 +34,12 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
         (["production", "deploy", "-e", "athena_database_url=postgresql://u:p@h/d"], "ATHENA_DATABASE_URL"),
         (["production", "deploy", "-e", "athena_replicas=1 athena_proxy_key=k"], "athena_proxy_key in an argument"),
         (["staging", "deploy", "-e", "ansible_become_password=p"], "ansible_become_password in an argument"),
+        (["staging", "fleet", "-e", "athena_agent_token=t"], "athena_agent_token in an argument"),
+        (
+            ["staging", "monitoring", "-e", "athena_monitored_redis_password=p"],
+            "athena_monitored_redis_password in an argument",
+        ),
+        (["dev", "logs", "--json"], "logs takes no --json"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(
@@ -219,6 +225,14 @@ def test_status_tells_of_an_engine_that_its_host_calls_hung_as_the_alert_does(en
     assert environment.run("status").code == 0
 
 
+def test_a_program_whose_action_is_refused_is_told_so(environment: Environment) -> None:
+    done = environment.run("backup", "--json")
+    assert done.code == 1, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    assert (said["exit_code"], said["outcome"], said["recorded"]) == (1, "failed, nothing changed", None)
+    assert "has no backups" in said["problems"][0]
+
+
 def test_verify_tells_programs_who_answered(environment: Environment) -> None:
     done = environment.run("verify", "--json")
     assert done.code == 0, done.output
@@ -402,9 +416,24 @@ def test_destroy_asks_first(environment: Environment) -> None:
     assert environment.is_well()
 
 
-def test_destroy_leaves_nothing(environment: Environment) -> None:
+def test_destroy_keeps_the_data_and_a_deployment_brings_the_rest_back(environment: Environment) -> None:
+    releases, schema = environment.releases(), environment.schema()
     done = environment.run("destroy", "--yes")
     assert done.code == 0, done.output
+    assert environment.processes() == []
+    assert "--data" in done.output
+    back = environment.run("deploy")
+    assert back.code == 0, back.output
+    assert environment.is_well()
+    assert environment.releases()[: len(releases)] == releases
+    assert environment.schema() >= schema
+
+
+def test_destroy_with_the_data_leaves_nothing_and_tells_programs_so(environment: Environment) -> None:
+    done = environment.run("destroy", "--yes", "--data", "--json")
+    assert done.code == 0, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    assert (said["exit_code"], said["outcome"], said["release"], said["problems"]) == (0, "done", None, [])
     assert not environment.state.exists()
     assert environment.processes() == []
     for port in environment.ports.values():

@@ -125,6 +125,25 @@ def test_a_program_is_told_each_problem_by_itself_and_nothing_else(away: Away) -
     assert CLUSTER in done.stderr
 
 
+@pytest.mark.parametrize("action", ["plan", "verify", "status", "backup", "destroy"])
+def test_a_program_is_told_of_whatever_refuses_or_fails(away: Away, action: str) -> None:
+    done = away.run(action, "--json", *(["--yes"] if action == "destroy" else []))
+    assert done.returncode == 1, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["exit_code"], said["outcome"], said["release"]) == (1, "failed, nothing changed", None)
+    assert len(said["problems"]) > 0
+    assert not away.state.exists()
+
+
+def test_what_says_nothing_of_its_own_tells_a_program_that_it_is_done(away: Away) -> None:
+    done = away.run("unlock", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["exit_code"], said["outcome"], said["problems"]) == (0, "done", [])
+    assert "There was no lock." in done.stderr
+    assert json.loads(away.run("releases", "--json").stdout) == []
+
+
 def test_hosts_whose_agents_are_to_report_want_the_cluster_or_a_deployment_before(away: Away) -> None:
     done = away.run("fleet", "-e", "athena_agent_admin_url=http://admin.example.internal:8080")
     assert done.returncode == 1, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What is left after `./deploy.sh dev destroy`: the clone with its tools."""
+"""What is left after `./deploy.sh dev destroy --data`: the clone with its tools."""
 
 from testinfra.host import Host
 
