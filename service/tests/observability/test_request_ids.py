@@ -1,6 +1,9 @@
 """A caller's request id, at each place that its request comes to."""
 
 import json
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,3 +218,26 @@ def test_an_id_of_128_characters_is_taken_and_none_that_is_longer() -> None:
     assert identify(longest + b"a") != longest + b"a"
     assert identify(None) != identify(None)
     assert identify(b"line\r\nend") != b"line\r\nend"
+
+
+FORKING = """
+import os
+from athena.observability.identity import identify
+identify(None)  # more are made with the first
+child = os.fork()
+for _ in range(20):
+    os.write(1, identify(None) + b" ")
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_workers_that_are_forked_give_out_ids_of_their_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], check=True, capture_output=True)
+    assert len(set(done.stdout.split())) == 40
+
+
+def test_no_id_is_given_out_twice() -> None:
+    ids = [identify(None) for _ in range(2000)]
+    assert len(set(ids)) == 2000
+    assert all(re.fullmatch(b"[0-9a-f]{16}", one) for one in ids)
