@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from athena.router.board import CAN
 from athena.router.call import Call
 from athena.router.errors import NeedWithoutHomeError, RequestRejectedError
-from athena.router.judging.needs import BITS, Need, of_request
+from athena.router.judging.needs import BITS, Need, Needs, of_request
 from athena.router.needing import _needs
 from athena.router.periods import Periods
 from athena.router.services import RouterServices
@@ -351,6 +351,14 @@ def test_what_is_seen_without_a_translation_is_what_the_translation_says(
     assert seen.wanted_tokens == said.wanted_tokens
     # A translation puts line breaks between the parts of a text, of which there are four here at most.
     assert seen.context_tokens + 2 >= said.context_tokens
+    uncounted = _needs(call, counted=False)
+    assert (uncounted.features, uncounted.wanted_tokens) == (seen.features, seen.wanted_tokens)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.OLLAMA, Dialect.OPENAI])
+def test_a_text_that_speaks_of_a_need_has_none(dialect: Dialect) -> None:
+    call = chat(dialect, prompt='{"tools": [{}], "format": "json", "response_format": {"type": "json_object"}}')
+    assert _needs(call, counted=False) == Needs()
 
 
 def test_a_name_that_is_spelt_with_escapes_is_read_all_the_same() -> None:

@@ -22,8 +22,12 @@ _FIELDS = {
     Need.IMAGES: {Dialect.OPENAI: "messages", Dialect.OLLAMA: "images", Dialect.RESPONSES: "input"},
     Need.EMBEDDINGS: dict.fromkeys(Dialect, "input"),
 }
-
-
+# By what a body asks for one of these, or for a length of context. No text has these bytes, for its quotes are escaped.
+_NAMES = {
+    Dialect.OPENAI: (b'"tools"', b'"response_format"', b'"image_url"'),
+    Dialect.OLLAMA: (b'"tools"', b'"format"', b'"images"', b'"num_ctx"'),
+}
+_NONE = Needs()
 _NOTHING = msgspec.Raw(b"null")
 
 
@@ -146,8 +150,10 @@ def _needs(call: Call, *, counted: bool) -> Needs:
     """
     if call.operation is Operation.EMBED:
         return Needs(features=frozenset({Need.EMBEDDINGS}))
-    if call.dialect not in _READ_HERE:
+    if call.dialect is None or call.dialect not in _READ_HERE:
         return needs.of_request(call.request)  # its neutral form is there, or will be
+    if not counted and not _names_one(call.body, _NAMES[call.dialect]):
+        return _NONE  # most bodies need no second look
     try:
         asked = (_OPENAI if call.dialect is Dialect.OPENAI else _OLLAMA).decode(call.body)
         tokens = needs.context_tokens(_characters(asked)) if counted else 0
@@ -155,6 +161,14 @@ def _needs(call: Call, *, counted: bool) -> Needs:
         return Needs(features=_features(asked), context_tokens=tokens, wanted_tokens=wanted)
     except BAD_JSON:
         return Needs()
+
+
+def _names_one(body: bytes, names: tuple[bytes, ...]) -> bool:
+    """Whether one of the names may be in a body; where any is spelt with escapes, that is not to be seen."""
+    for name in names:
+        if name in body:  # `any` of a generator would cost more than the search
+            return True
+    return b"\\" in body and b"\\u" in body
 
 
 def _features(asked: _OpenAIAsked | _OllamaAsked) -> frozenset[Need]:
