@@ -84,7 +84,8 @@ def _adapt(request: Request) -> Request:
 
 def _with_defaults(body: bytes, backend: Backend) -> bytes:
     """Put the backend's defaults before the caller's fields; a null of the caller's after them would take them back."""
-    if b'"temperature"' not in body and b'"max_' not in body:
+    # By `find`: `in` raises and drops a TypeError each time, which costs more than the search.
+    if body.find(b'"temperature"') < 0 and body.find(b'"max_') < 0:
         # Most bodies need no second look. A name spelt with escapes is missed here, and then wins as the later field.
         return rendering.splice(body, {"temperature": backend.temperature_default, "max_tokens": backend.max_tokens})
     said = decode(_SAID, body)
