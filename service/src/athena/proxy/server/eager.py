@@ -27,7 +27,11 @@ class EagerTask:
             return
         self._waits_for = None
         try:
-            awaited = coroutine.send(None)
+            if self._must_cancel:
+                self._must_cancel = False
+                awaited = coroutine.throw(asyncio.CancelledError())
+            else:
+                awaited = coroutine.send(None)
         except (StopIteration, asyncio.CancelledError):
             self._coroutine = None
             return
@@ -39,13 +43,11 @@ class EagerTask:
             awaited._asyncio_future_blocking = False  # noqa: SLF001
         self._waits_for = awaited
         awaited.add_done_callback(self.run)
-        if self._must_cancel:
+        if self._must_cancel and awaited.cancel():
             self._must_cancel = False
-            awaited.cancel()
 
     def cancel(self) -> None:
         """Raise asyncio.CancelledError in the coroutine, where it waits or will wait next."""
-        if self._waits_for is not None:
-            self._waits_for.cancel()
-        else:
+        # What is over already cannot be cancelled, though the coroutine goes on only in the next turn of the loop.
+        if self._waits_for is None or not self._waits_for.cancel():
             self._must_cancel = True
