@@ -271,6 +271,31 @@ async def test_an_engine_that_names_a_time_is_left_alone_until_then(bench: Bench
     assert 25 < caught.value.retry_after <= 30
 
 
+@pytest.mark.parametrize(
+    ("said", "longest"),
+    [
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
+        ("9" * 30, 3600.0),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 +9999", 0.0),
+        ("soon", 0.0),
+    ],
+)
+async def test_no_word_of_an_engine_shuts_it_out_for_ever_or_keeps_a_slot(
+    bench: Bench, said: str, longest: float
+) -> None:
+    async def busy(asked: Asked) -> None:
+        await asked.answer(503, b'{"error": "busy"}', more=f"retry-after: {said}\r\n")
+
+    engine, other = await bench.engine(busy), await bench.engine()
+    services = await bench.router(row(1, engine.url, engine="openai"), row(2, other.url, priority=1))
+    assert await answer(services, call()) == SAID
+    one = next(state for state in services.gates.states() if state.id == 1)
+    assert one.in_use == 0
+    assert longest - 5 <= one.retry_in <= longest
+
+
 async def test_an_engine_that_lacks_the_model_stays_the_one_that_says_so(bench: Bench) -> None:
     engine = await bench.engine(missing)
     services = await bench.router(row(1, engine.url))

@@ -30,6 +30,7 @@ from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
+_LONGEST_REST = 3600.0  # seconds that an engine may ask to be left alone, whatever it says
 _FORGOTTEN_SECONDS = 3.0  # beyond its time, after which a trial is left to requests
 log = structlog.get_logger()
 
@@ -309,11 +310,13 @@ def _retry_after(upstream: UpstreamReply) -> float | None:
     """Return in how many seconds an engine wants to be asked again, if it says so."""
     said = upstream.headers.get("retry-after", "")
     if said.isdecimal():
-        return min(float(said), 3600.0)
-    try:
-        return max(parsedate_to_datetime(said).timestamp() - time(), 0.0)
-    except ValueError:
-        return None
+        seconds = float(said)
+    else:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time()
+        except (ValueError, OverflowError):  # no date, or one beyond all calendars
+            return None
+    return min(max(seconds, 0.0), _LONGEST_REST)
 
 
 async def _fail(engine: Engine, reply: UpstreamReply) -> None:
