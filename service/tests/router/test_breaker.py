@@ -65,6 +65,14 @@ def test_exactly_one_trial_is_due_at_a_time() -> None:
     assert trial_is_due(trial, 11.0 + 20.0), "one that is lost does not keep the backend out for good"
 
 
+def test_a_trial_whose_reply_takes_long_brings_it_back_though_another_one_was_made_meanwhile() -> None:
+    trial = on_trial(opened(Breaker(), 10.0, Reason.FAILURES, 0.0), 11.0)
+    second = on_trial(trial, 31.0)
+    assert not trial_is_due(second, 50.9)
+    assert after_success(second, 41.0, 11.0).state is State.CLOSED
+    assert after_failure(second, 41.0, 11.0, 0.0).state is State.OPEN
+
+
 def test_a_trial_that_nobody_waited_for_may_be_made_again_at_once() -> None:
     trial = on_trial(opened(Breaker(), 10.0, Reason.HUNG, 0.0), 11.0)
     again = trial_abandoned(trial, 12.0, 11.5)

@@ -95,8 +95,12 @@ def trial_is_due(breaker: Breaker, now: float) -> bool:
 
 
 def on_trial(breaker: Breaker, now: float) -> Breaker:
-    """Return the breaker with its one trial under way."""
-    return breaker._replace(state=State.HALF_OPEN, changed_at=now, retry_at=now + TRIAL_SECONDS)
+    """Return the breaker with its one trial under way.
+
+    One that follows a trial of which nothing was heard does not make that one void: its reply may just take long.
+    """
+    changed_at = breaker.changed_at if breaker.state is State.HALF_OPEN else now
+    return breaker._replace(state=State.HALF_OPEN, changed_at=changed_at, retry_at=now + TRIAL_SECONDS)
 
 
 def trial_abandoned(breaker: Breaker, now: float, begun: float) -> Breaker:
