@@ -162,7 +162,10 @@ async def test_the_configuration_survives_a_restart_without_the_registry(tmp_pat
         assert await configuration.route("m") == (A,)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"version": "x"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"version": "x"}', b"\xff\xfe", b'{"version": 1, "complete": true, "routes": {"\xff": []}}'],
+)
 async def test_a_damaged_state_file_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "state.json"
     file.write_bytes(content)

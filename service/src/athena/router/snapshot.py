@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from athena import files
+from athena.router.dialects.decoding import BAD_JSON
 from athena.router.source import Source, SourceError
 from athena.router.types import Backend, Edition, Snapshot
 
@@ -189,6 +190,6 @@ def _read(file: Path) -> Snapshot:
         return msgspec.json.decode(file.read_bytes(), type=Snapshot)
     except FileNotFoundError:
         return _EMPTY
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *BAD_JSON) as error:
         log.warning("router_state_not_read", file=str(file), error=str(error))
         return _EMPTY
