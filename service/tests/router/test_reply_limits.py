@@ -12,7 +12,7 @@ from athena.router.types import Dialect, Operation
 from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked
-from tests.router.test_dispatch import answer, call
+from tests.router.test_dispatch import SAID, answer, call
 
 
 class SaysNothing:
@@ -99,6 +99,90 @@ async def test_a_stream_is_cut_for_want_of_tokens_whatever_else_comes_and_only_t
     assert min(seconds) > 0.5
     assert max(seconds) < 4.0
     assert await going_on == "abc"
+
+
+async def test_a_stream_that_the_library_reads_is_cut_for_want_of_tokens_as_well(bench: Bench) -> None:
+    engine = await bench.engine(KEEPS_ALIVE)
+    services = await bench.router(row(1, engine.url, engine="openai", timeout_seconds=60, stall_seconds=1))
+    reply = await services.dispatcher.open(call())
+    async with asyncio.timeout(10):
+        with pytest.raises(StreamBrokenError, match="for 1 s"):
+            async for _ in reply.events():
+                pass
+
+
+class Calls:
+    """An engine that writes a tool call over two seconds, a fragment every tenth, and says `first` before it.
+
+    With `stops` it writes the first fragment alone.
+    """
+
+    def __init__(self, first: str = "", *, stops: bool = False) -> None:
+        self.first = first
+        self.stops = stops
+
+    async def __call__(self, asked: Asked) -> None:
+        """Answer one request."""
+        await asked.start()
+        if self.first:
+            await asked.chunk(asked.piece(self.first))
+        await self._fragment(asked, '{"text": "', name="write")
+        if self.stops:
+            await asked.until_left()
+            return
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            await self._fragment(asked, "word ")
+        await self._fragment(asked, '"}')
+        await asked.chunk(asked.end())
+        await asked.send(b"0\r\n\r\n")
+
+    async def _fragment(self, asked: Asked, arguments: str, **more: str) -> None:
+        call = {"index": 0, "function": {"arguments": arguments, **more}}
+        await asked.chunk(asked.piece("", delta={"tool_calls": [call]}))
+
+
+@pytest.mark.parametrize("first", ["Let me write it.", ""], ids=["after words", "at once"])
+async def test_a_tool_call_that_takes_long_to_write_is_no_stall(bench: Bench, first: str) -> None:
+    engine = await bench.engine(Calls(first))
+    services = await bench.router(
+        row(1, engine.url, engine="openai", timeout_seconds=60, first_token_seconds=1, stall_seconds=1)
+    )
+    reply = await services.dispatcher.open(call(Dialect.OLLAMA))
+    pieces: list[bytes] = []
+    await reply.relay(pieces.append, codec(Dialect.OLLAMA).encoder(Operation.CHAT, "m"))
+    assert b"word word" in b"".join(pieces)
+    assert b'"done":true' in pieces[-1]
+
+
+async def test_a_tool_call_that_stops_before_anything_was_given_out_goes_elsewhere(bench: Bench) -> None:
+    stopped, sound = await bench.engine(Calls(stops=True)), await bench.engine()
+    services = await bench.router(
+        row(1, stopped.url, engine="openai", timeout_seconds=60, stall_seconds=1),
+        row(2, sound.url, engine="openai", priority=1),
+    )
+    assert await asyncio.wait_for(answer(services, call(Dialect.OLLAMA)), 10) == SAID
+
+
+async def blank_lines_first(asked: Asked) -> None:
+    """Write a stream over two seconds whose pieces begin with the blank line that ends the event before."""
+    await asked.start()
+    await asked.chunk(asked.piece("a").removesuffix(b"\n"))
+    for _ in range(20):
+        await asyncio.sleep(0.1)
+        await asked.chunk(b"\n" + asked.piece("b").removesuffix(b"\n"))
+    await asked.chunk(b"\n" + asked.end())
+    await asked.send(b"0\r\n\r\n")
+
+
+async def test_tokens_behind_a_blank_line_bring_a_stream_on(bench: Bench) -> None:
+    engine = await bench.engine(blank_lines_first)
+    services = await bench.router(row(1, engine.url, engine="openai", timeout_seconds=60, stall_seconds=1))
+    reply = await services.dispatcher.open(call(Dialect.OPENAI))
+    assert reply.passthrough
+    pieces: list[bytes] = []
+    await reply.relay(pieces.append)
+    assert b"[DONE]" in pieces[-1]
 
 
 class Endless:

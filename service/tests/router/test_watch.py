@@ -64,6 +64,7 @@ class Waiting:
             self.upstream.set_idle_limit(600)
         self.upstream.add_data(b"data: {}\n\n")
         await self.upstream.read()
+        self.upstream.note_progress()
 
 
 class Looked:

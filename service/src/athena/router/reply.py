@@ -31,7 +31,7 @@ class OpenReply:
     """
 
     __slots__ = (
-        "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch", "body",
+        "_advanced", "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch", "body",
         "content_type", "passthrough", "settled", "target", "usage",
     )  # fmt: skip
 
@@ -49,6 +49,7 @@ class OpenReply:
         self._codec = codec(dialect)
         self._held: list[bytes] = []
         self._events: list[Event] = []
+        self._advanced = False
         self._watch: StreamWatch | None = None
         self._reader: StreamReader | None = None
         self._looks: list[Likelihood | OneCall] = []
@@ -111,6 +112,8 @@ class OpenReply:
                 events = self._events_of(await self._upstream.read())
             except BackendError as error:
                 raise self._break(error) from error
+            if self._advanced:
+                self._upstream.note_progress()
             for event in events:
                 yield event
 
@@ -147,7 +150,7 @@ class OpenReply:
                 whole = feed(data)
                 if whole:
                     write(whole)
-                return not whole.startswith(_NO_TOKEN) if whole else False
+                return bool(whole) and (not whole.startswith(_NO_TOKEN) or b"\ndata:" in whole)
 
             await self._upstream.push(take)
             usage = watch.end()
@@ -171,7 +174,7 @@ class OpenReply:
             events = self._events_of(data)
             if events:
                 write(encode(events))
-            return bool(events)
+            return self._advanced
 
         write(encoder.start() + encode(self._events))
         self._events.clear()
@@ -217,6 +220,8 @@ class OpenReply:
             if size > BODY_LIMIT:
                 raise BackendError(FailureKind.MALFORMED, f"a reply of more than {BODY_LIMIT} bytes")
             self._events += self._events_of(data)
+            if self._call.stream and self._advanced:  # a tool call is being written, and given out when it is whole
+                self._upstream.set_idle_limit(self._attempt.door.stall_seconds)
 
     def _events_of(self, data: bytes) -> list[Event]:
         """Return what these bytes mean, b"" the end of the stream; the reply is settled when they contain its end."""
@@ -224,6 +229,7 @@ class OpenReply:
         if reader is None:
             raise AssertionError("a reply that is passed through has no events")
         events = list(reader.feed(data) if data else reader.end())
+        self._advanced = bool(events) or reader.grew
         for look in self._looks:
             events = look.of(events)
         if events and isinstance(finish := events[-1], Finish):

@@ -153,8 +153,8 @@ class UpstreamReply:
         The receiver returns whether the piece brought the reply on: a comment or a part of a line resets no idle limit.
         Raises BackendError where the reply breaks off, and whatever the receiver raises, which breaks it off as well.
         """
-        if self._chunks:
-            receiver(self._take())
+        if self._chunks and receiver(self._take()):
+            self._active = True
         self._push = receiver
         try:
             while not self._ended and self._push is receiver:
@@ -180,9 +180,16 @@ class UpstreamReply:
         self._limit_seconds = seconds
 
     def set_idle_limit(self, seconds: float) -> None:
-        """In place of a deadline: break the reply once nothing has come for `seconds`."""
+        """In place of a deadline: break the reply once nothing has brought it on for `seconds`.
+
+        Whoever reads it says so by `note_progress()`; of pushed pieces their receiver says whether they did.
+        """
         self._deadline = 0.0
         self._idle_seconds = seconds
+        self._active = True
+
+    def note_progress(self) -> None:
+        """Take note that what was read has brought the reply on."""
         self._active = True
 
     def check(self, now: float) -> None:
@@ -254,7 +261,8 @@ class UpstreamReply:
             except Exception as error:  # it belongs to who waits in push(), not to the connection
                 self._break(error)
             return
-        self._active = True
+        if not self._idle_seconds:
+            self._active = True
         self._chunks.append(data)
         self._size += len(data)
         if self._whole:

@@ -8,7 +8,12 @@ from athena.router.types import Delta, Event, Finish, Operation, Request, Usage
 
 
 class StreamReader(Protocol):
-    """Reads the stream of one reply, in pieces of any size, into events."""
+    """Reads the stream of one reply, in pieces of any size, into events.
+
+    `grew` says whether what was fed last has added to something that is given out later: a tool call.
+    """
+
+    grew: bool
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Return the events that these bytes complete.

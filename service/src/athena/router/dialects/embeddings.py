@@ -113,6 +113,7 @@ class Reader:
     """Reads a reply, which is no stream: its events come at its end; see StreamReader."""
 
     def __init__(self) -> None:
+        self.grew = False
         self._pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> Sequence[Event]:

@@ -79,9 +79,10 @@ def _line(data: bytes) -> _Line:
 
 
 class Reader:
-    """Reads a stream; see StreamReader."""
+    """Reads a stream; see StreamReader. Its tool calls come whole."""
 
     def __init__(self) -> None:
+        self.grew = False
         self._lines = LineBuffer()
         self._called = False
         self._ended = False

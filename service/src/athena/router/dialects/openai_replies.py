@@ -108,6 +108,7 @@ class Reader:
         self._reason: FinishReason = "stop"
         self._usage = Usage()
         self._ended = False
+        self.grew = False
 
     @property
     def calls(self) -> bool:
@@ -116,6 +117,7 @@ class Reader:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         events: list[Event] = []
+        self.grew = False
         for line in self._lines.feed(data):
             if self._ended:
                 break
@@ -173,6 +175,7 @@ class Reader:
                 self._give_out_calls(events)
 
     def _gather(self, index: int, fragment: _ToolCall) -> None:
+        self.grew = True
         call = self._calls.setdefault(index, ToolCall(name="", arguments=""))
         call.id = fragment.id or call.id
         if fragment.function is not None:
