@@ -11,7 +11,7 @@ from athena.router.types import Backend
 from athena.settings import RouterSettings
 from tests.router.registry import AdminApi, Registry
 from tests.router.standin import Behaviour, StandIn, refused_url, serve, until
-from tests.router.watching import QUICK, Watched
+from tests.router.watching import PATIENCE, QUICK, Watched
 
 
 class Bench:
@@ -63,8 +63,9 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def watched(bench: Bench) -> Watched:
+def watched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Start a router that watches and probes, and knows these rows."""
+    monkeypatch.setattr("athena.router.attempt._PATIENCE", PATIENCE)
 
     async def start(*rows: Backend, periods: Periods = QUICK) -> RouterServices:
         return await bench.router(*rows, periods=periods)

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from athena.router.periods import Periods
+from athena.router.types import Dialect
 from tests.router.conftest import Bench
 from tests.router.registry import row
 from tests.router.standin import Asked, refused_url, serve, until
@@ -145,6 +146,27 @@ async def test_a_busy_ollama_without_parallelism_is_not_taken_for_dead(bench: Be
     assert gate_of(services, engine).breaker.level == 0
     assert services.gates.states()[0].trips == 0
     assert not behaviour.probes, "it was evidently at work for us"
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_an_engine_that_is_busy_with_one_long_reply_lets_all_others_wait_and_is_not_taken_for_dead(
+    bench: Bench, watched: Watched, kind: str
+) -> None:
+    """It works on one request at a time; short ones before it have made the long one unusual."""
+    engine = await bench.engine(behaviour := Engine())
+    behaviour.loaded = [{"name": "m:latest", "expires_at": "2999-01-01T00:00:00Z"}]
+    services = await watched(row(1, engine.url, engine=kind))
+    asked = Dialect.OLLAMA if kind == "ollama" else Dialect.OPENAI
+    for _ in range(4):
+        assert await answer(services, call(asked, stream=False)) == SAID
+    behaviour.thinks = 2.0  # far longer than all patience
+    long = asyncio.create_task(answer(services, call(asked, stream=False)))
+    await until(lambda: len(behaviour.prompts) == 5)
+    await asyncio.sleep(0.05)
+    behaviour.thinks = 0.0
+    others = [asyncio.create_task(answer(services, call(asked, stream=stream))) for stream in (False, True)]
+    assert await asyncio.gather(long, *others) == [SAID] * 3
+    assert services.gates.states()[0].trips == 0
 
 
 async def test_a_slow_stream_is_proof_of_life(bench: Bench, watched: Watched) -> None:

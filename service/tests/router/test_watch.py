@@ -43,6 +43,7 @@ class Waiting:
     """A request at an engine, as `look_at` sees it; the test says what comes for it."""
 
     movable = avoidable = True  # whether its route has another backend
+    bound = False
 
     def __init__(self, begun: float, patience: float) -> None:
         self.begun = begun
@@ -194,6 +195,15 @@ async def test_a_request_without_a_byte_is_suspicious_soon_and_stuck_later(looke
     sights = looked.looks(5)
     assert [sight.suspicious for sight in (sights[2], sights[4])] == [False, True]
     assert [(sight.busy, sight.stuck) for sight in (sights[6], sights[-1])] == [(True, False), (False, True)]
+
+
+async def test_a_whole_reply_that_has_nowhere_else_to_go_may_take_as_long_as_it_likes(looked: Looked) -> None:
+    long = looked.request()
+    long.bound = True
+    sights = looked.looks(30)
+    assert all(sight.bound and not sight.stuck for sight in sights)
+    long.bound = False
+    assert looked.look().stuck, "another backend could serve it by now"
 
 
 async def test_the_alarm_is_raised_when_an_engine_that_owes_an_answer_is_asked_again(looked: Looked) -> None:

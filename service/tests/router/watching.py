@@ -24,6 +24,7 @@ QUICK = Periods(
     load=0.6,
     fresh=0.1,
 )
+PATIENCE = 0.4  # seconds that an engine may think about a prompt, where the periods are the quick ones
 
 
 class Engine:

@@ -124,6 +124,11 @@ class Attempt:
         return any(door.gate.usable(now) for door in self.others)
 
     @property
+    def bound(self) -> bool:
+        """Whether it shows nothing until its end, and no other backend could serve it now."""
+        return self._whole and not self.movable
+
+    @property
     def avoidable(self) -> bool:
         """Whether its route has another backend, in the route and not in doubt, that requests could go to instead."""
         now = self.door.gate.now()

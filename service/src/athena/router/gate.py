@@ -59,6 +59,11 @@ class Flight(Protocol):
         ...
 
     @property
+    def bound(self) -> bool:
+        """Whether it shows nothing until its end, and no other backend could serve it now."""
+        ...
+
+    @property
     def avoidable(self) -> bool:
         """Whether its route has another backend, in the route and not in doubt, that requests could go to instead."""
         ...

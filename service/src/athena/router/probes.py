@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from athena.router.background import Tasks, every
-from athena.router.board import BUSY_AT, GENERATED_AT, PROGRESS_AT, REASON, SILENT_AT, STATE, STUCK_AT
+from athena.router.board import BOUND_AT, BUSY_AT, GENERATED_AT, PROGRESS_AT, REASON, SILENT_AT, STATE, STUCK_AT
 from athena.router.breaker import Reason, State
 from athena.router.gate import Gate
 from athena.router.gates import Gates
@@ -128,9 +128,12 @@ class Prober:
         return gate.slot.total_in_use() < gate.limit or not self._is_busy(gate, now)
 
     def _is_busy(self, gate: Gate, now: float) -> bool:
-        """Whether it may be at work for requests of ours that show no bytes yet: a probe would wait behind them."""
-        fresh = self._periods.fresh
-        return now - gate.cells[BUSY_AT] < fresh <= now - gate.cells[STUCK_AT]
+        """Whether it may be at work for requests of ours that show no bytes yet: a probe would wait behind them.
+
+        One of them beyond its patience speaks against that, unless a reply is under way that may take long.
+        """
+        fresh, cells = self._periods.fresh, gate.cells
+        return now - cells[BOUND_AT] < fresh or now - cells[BUSY_AT] < fresh <= now - cells[STUCK_AT]
 
     def _is_silent(self, gate: Gate, now: float) -> bool:
         return now - gate.cells[SILENT_AT] < self._periods.fresh
@@ -158,6 +161,8 @@ class Prober:
                     return
                 if now - gate.cells[STUCK_AT] < self._periods.fresh or probed.unloaded:
                     break  # a request of ours has waited in vain as well
+            if self._is_busy(gate, self._gates.clock()) and not probed.unloaded:
+                return  # many an engine works on one request at a time
             gate.open(self._gates.clock(), Reason.HUNG)
             move_elsewhere(gate, self._gates.clock(), self._periods)
         finally:

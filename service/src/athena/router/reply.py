@@ -31,8 +31,8 @@ class OpenReply:
     """
 
     __slots__ = (
-        "_advanced", "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch", "body",
-        "content_type", "passthrough", "settled", "target", "usage",
+        "_advanced", "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch",
+        "body", "content_type", "passthrough", "settled", "target", "usage",
     )  # fmt: skip
 
     def __init__(

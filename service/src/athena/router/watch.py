@@ -9,7 +9,7 @@ import math
 import msgspec
 
 from athena.router.background import Tasks, every
-from athena.router.board import BUSY_AT, CHECKED_AT, GENERATED_AT, PROGRESS_AT, SILENT_AT, STATE, STUCK_AT
+from athena.router.board import BOUND_AT, BUSY_AT, CHECKED_AT, GENERATED_AT, PROGRESS_AT, SILENT_AT, STATE, STUCK_AT
 from athena.router.breaker import Reason, State
 from athena.router.gate import Flight, Gate
 from athena.router.gates import Gates
@@ -25,6 +25,7 @@ class Sight(msgspec.Struct):
 
     progress: bool = False  # it is at work: it writes tokens, or goes on reading a prompt
     busy: bool = False  # a silence that is to be expected
+    bound: bool = False  # a whole reply is under way, of whatever length, that has nowhere else to go
     silent: bool = False  # none of the first bytes for long
     stuck: bool = False  # a silence beyond what is to be expected
     suspicious: bool = False  # no first byte for a while
@@ -35,7 +36,8 @@ def look_at(gate: Gate, now: float, periods: Periods) -> Sight:
 
     A token shows that the engine works, and so excuses the requests that wait beside it. A head or a comment that comes
     before does not: an engine that hangs may well greet each new request. It buys patience for its own request alone,
-    unless bytes of that same request keep coming, as they do while a long prompt is read.
+    unless bytes of that same request keep coming, as they do while a long prompt is read. A whole reply that has
+    nowhere else to go may take as long as its own limit says, and so may all that wait behind it.
     """
     sight = Sight()
     waiting: list[Flight] = []
@@ -53,7 +55,9 @@ def look_at(gate: Gate, now: float, periods: Periods) -> Sight:
             sight.suspicious = True
         if now - silent_since >= periods.silent_after:
             sight.silent = True
-        if now - max(silent_since, alive_at) >= flight.patience:
+        if flight.bound:
+            sight.bound = True
+        elif now - max(silent_since, alive_at) >= flight.patience:
             sight.stuck = True
         else:
             sight.busy = True
@@ -102,7 +106,9 @@ class Watch:
         if sight.progress:
             cells[PROGRESS_AT] = now
             gate.answered()
-        for seen, cell in ((sight.busy, BUSY_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)):
+        for seen, cell in (
+            (sight.busy, BUSY_AT), (sight.bound, BOUND_AT), (sight.silent, SILENT_AT), (sight.stuck, STUCK_AT)
+        ):  # fmt: skip
             if seen:
                 cells[cell] = now
         alive_at = max(cells[PROGRESS_AT], cells[GENERATED_AT])
