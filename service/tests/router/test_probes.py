@@ -48,6 +48,28 @@ async def test_an_engine_that_answers_but_does_not_generate_leaves_the_route_and
     assert not services.figures.pending() or services.figures.pending()[1].requests == 1, "probes do not count"
 
 
+async def test_an_engine_that_is_out_is_asked_for_one_token_at_a_time(bench: Bench, watched: Watched) -> None:
+    now, most, asked_again = 0, 0, 0
+
+    async def hangs(asked: Asked) -> None:
+        nonlocal now, most, asked_again
+        if asked.method == "GET":
+            await asked.answer(200, b"{}")
+            return
+        now += 1
+        if state_of(services, engine) == "open":
+            most, asked_again = max(most, now), asked_again + 1
+        try:
+            await asked.until_left()
+        finally:
+            now -= 1
+
+    engine = await bench.engine(hangs)
+    services = await watched(row(1, engine.url, engine="openai"))
+    await until(lambda: asked_again >= 5)
+    assert most == 1
+
+
 async def test_a_request_whose_stream_never_has_a_token_is_moved_once_the_engine_is_known_to_hang(
     bench: Bench, watched: Watched
 ) -> None:

@@ -72,11 +72,12 @@ class Prober:
             # Not all at once.
             probed = self._models[gate] = _Probed(now - self._random.random() * self._periods.generate_every / 2)
         if gate.cells[STATE] != State.CLOSED:
-            if now >= probed.trial_at:
+            if not probed.trying and now >= probed.trial_at:
                 lasting = now - gate.breaker.changed_at > self._periods.idle_after
                 pause = self._periods.trial_every * (5 if lasting else 1)
                 probed.trial_at = now + self._jitter(pause)
                 gate.postpone(probed.trial_at)
+                probed.trying = True
                 self._tasks.start(self._try(gate, probed))
             return
         self._check(gate, now)
@@ -204,6 +205,12 @@ class Prober:
 
     async def _try(self, gate: Gate, probed: "_Probed") -> None:
         """Let a backend that is out come back if it does what it failed to do."""
+        try:
+            await self._ask_again(gate, probed)
+        finally:
+            probed.trying = False
+
+    async def _ask_again(self, gate: Gate, probed: "_Probed") -> None:
         begun = self._gates.clock()
         if not await self._asker.answers(gate.engine, gate.endpoint_url):
             return
@@ -244,6 +251,7 @@ class _Probed:
         self.listed_since = 0.0
         self.unloaded = False
         self.trial_at = 0.0
+        self.trying = False
         self.spread = 1.0
 
 
