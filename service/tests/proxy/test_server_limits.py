@@ -1,6 +1,7 @@
 """What callers may cost: each limit is met, answered clearly, and costs the others nothing."""
 
 import resource
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -188,6 +189,19 @@ def test_large_bodies_of_all_callers_together_hold_no_more_than_they_may() -> No
             until(lambda: serving.server.held == len(body) - 1)
         until(lambda: serving.server.held == 0)
         assert serving.server.refused == {"out_of_room": 1}
+
+
+def test_whoever_fills_the_room_for_bodies_keeps_nobody_out_of_it() -> None:
+    body = b"x" * 1_000_000  # more than one read brings
+    with limited(all_body_bytes=3_500_000) as (_, serving), ExitStack() as lines:
+        filling = [lines.enter_context(Line(serving.port, post("/echo", body * 2)[: -len(body) // 2])) for _ in "ab"]
+        until(lambda: serving.server.held == 3 * len(body))
+        with Line(serving.port, post("/echo", body)) as modest:
+            assert modest.receive(body)
+        answered = select.select([line.socket for line in filling], [], [], 10)[0]
+        assert [sender.recv(13) for sender in answered] == [b"HTTP/1.1 503 "]
+        assert serving.server.refused == {"out_of_room": 1}
+    until(lambda: serving.server.held == 0)
 
 
 @pytest.mark.parametrize("endless", [b"3;x=", b"0\r\nx: "])

@@ -100,7 +100,7 @@ class Connection(Reader):
         self._server.closed(self)
         self._leave(LEFT)
         self._out.clear()
-        self._release(self._held)
+        self._release(self.held)
         self._receiving = self._pieces = None
         del self._parser  # each knows the other: the collector alone would free them, and it comes rarely
 

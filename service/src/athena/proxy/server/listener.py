@@ -137,6 +137,17 @@ class Server:
             connection.close()
         return connection is not None
 
+    def to_make_room_for(self, newcomer: Connection) -> Connection:
+        """Return whose body, of those that are still being sent, is to be given up, since all together hold too much.
+
+        It is the largest one of the address that holds most: so nobody who fills the room keeps others out of it.
+        """
+        held: Counter[str] = Counter()
+        for connection in self.connections:
+            held[connection.peer] += connection.held
+        senders = [newcomer, *(one for one in self.connections if one is not newcomer and one.unfinished)]
+        return max(senders, key=lambda sender: (held[sender.peer], sender.unfinished))
+
     def _look_around(self) -> None:
         now = self.loop.time()
         self._look = self.loop.call_later(self.limits.look_seconds, self._look_around)

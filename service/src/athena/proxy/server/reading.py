@@ -37,7 +37,6 @@ class Reader:
         "_feeding",
         "_headers",
         "_headers_left",
-        "_held",
         "_loop",
         "_parser",
         "_phase",
@@ -48,6 +47,7 @@ class Reader:
         "_size",
         "_upgrading",
         "_url",
+        "held",
         "transport",
     )
 
@@ -68,7 +68,7 @@ class Reader:
         self._receiving: Exchange | None = None
         self._pieces: bytearray | None = None
         self._size = 0
-        self._held = 0
+        self.held = 0  # bytes of the bodies that count for all bodies together
         self._continue_due = False
         self._upgrading = False
         self._deaf = False  # nothing that comes is looked at any more
@@ -201,20 +201,29 @@ class Reader:
 
     # Receiving
 
+    @property
+    def unfinished(self) -> int:
+        """How many bytes are held of a body that is still being sent."""
+        return self._receiving.held if self._receiving is not None else 0
+
     def _hold(self, exchange: Exchange, size: int) -> None:
-        """Count what a body holds, and refuse it where all of them hold too much."""
+        """Count what a body holds, and have one given up where all of them hold too much."""
         server = self._server
         exchange.held += size
-        self._held += size
+        self.held += size
         server.held += size
-        if server.held > server.limits.all_body_bytes:
+        while server.held > server.limits.all_body_bytes:
             detail = f"The requests under way hold {server.limits.all_body_bytes} bytes in their bodies."
-            self._refuse_in_parser(OutOfRoomError(detail, retry_after=1))
+            error = OutOfRoomError(detail, retry_after=1)
+            other = server.to_make_room_for(cast("Connection", self))  # nothing else is a reader
+            if other is self:
+                self._refuse_in_parser(error)
+            other.refuse(error)
 
     def _release(self, size: int) -> None:
         """Give back what a body held."""
-        size = min(size, self._held)
-        self._held -= size
+        size = min(size, self.held)
+        self.held -= size
         self._server.held -= size
 
     def _await_rest(self, size: int) -> None:
