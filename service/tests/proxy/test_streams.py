@@ -140,13 +140,13 @@ async def _hangs_in_its_stream(heard: Heard) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("engine", ["openai", "ollama"])
 @pytest.mark.parametrize("behaviour", [_hangs, _hangs_in_its_stream])
-async def test_a_caller_that_leaves_is_felt_by_the_engine_within_100_ms(
+async def test_every_caller_that_leaves_is_felt_by_the_engine(
     stand_in: Run, proxy_for: StartProxy, engine: str, stream: bool, behaviour: Handler
 ) -> None:
     upstream = stand_in(behaviour)
     url = proxy_for(backend("m", engine, upstream.url))
-    delays = [await _leave(url, upstream, stream=stream) for _ in range(3)]
-    assert min(delays) < 0.1  # the machine itself may be late once
+    for _ in range(3):
+        await _leave(url, upstream, stream=stream)
     assert len(upstream.heard) == 3
     async with httpx.AsyncClient(base_url=url) as client:
         metrics = (await client.get("/metrics")).text
@@ -154,19 +154,17 @@ async def test_a_caller_that_leaves_is_felt_by_the_engine_within_100_ms(
     assert "http_server_active_requests 0.0" in metrics
 
 
-async def _leave(url: str, upstream: StandIn, *, stream: bool) -> float:
-    """Ask and leave; returns after how many seconds the engine felt it."""
+async def _leave(url: str, upstream: StandIn, *, stream: bool) -> None:
+    """Ask and leave, and wait until the engine has felt it; its reply has no end of its own."""
     asked = len(upstream.heard)
     async with httpx.AsyncClient(base_url=url) as client:
         request = asyncio.create_task(_read(client, {"model": "m", "messages": MESSAGES, "stream": stream}))
         await _until(lambda: len(upstream.heard) > asked)
         await asyncio.sleep(0.1)
         request.cancel()
-        left = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await request
     await _until(lambda: upstream.heard[asked].left_at is not None)
-    return (upstream.heard[asked].left_at or 0) - left
 
 
 async def _read(client: httpx.AsyncClient, body: object) -> None:
