@@ -84,7 +84,7 @@ def measure(program: Path, load: Load, target: Target, folder: Path) -> Figures:
     if target.pid is None:
         del figures["cpu"]
     if hung is not None:
-        figures["met"], figures["late"] = hung.met()
+        figures["met"], figures["late"], figures["most"] = hung.met()
     if watched:
         figures |= {"memory": watched[-1], "growth": max(watched) - watched[len(watched) // 2]}
     return figures
@@ -97,7 +97,7 @@ def hang_preferred(program: Path, load: Load, target: Target, folder: Path) -> E
     """
     before = replace(load.prompts, requests=round(load.prompts.rate * SOUND_SECONDS))
     send(program, target.url, before, target.headers, folder)
-    preferred = max(target.engines, key=lambda engine: engine.met()[0])
+    preferred = max(target.engines, key=lambda engine: engine.met().prompts)
     preferred.set(hang=True)
     return preferred
 
@@ -186,6 +186,7 @@ ALL = (
         (
             Column("sent", "prompts"), Column("lost", "lost"), Column("max", "longest ms"),
             Column("met", "met the hung"), Column("late", "of these after 3 s"),
+            Column("most", "most in a second"),
         ),
         engines=2, only_once=True, may_fail=True, short=Prompts(rate=200, requests=400, seconds=60),
     ),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.machine import CACHE, LOAD_CORE, UnavailableError, environment, free_port, pinned, running
 
@@ -40,6 +41,14 @@ def go() -> str:
     return command
 
 
+class Met(NamedTuple):
+    """How many prompts an engine met: all, those of them 3 s after the first or later, the most in any one second."""
+
+    prompts: int
+    late: int
+    most: int
+
+
 @dataclass(frozen=True)
 class Engine:
     """A running engine of ours. `dialect` is `openai`, `ollama` or `mlx`."""
@@ -56,13 +65,9 @@ class Engine:
         """Say how long streams are, how far apart their tokens, and whether prompts are answered at all."""
         self._ask(f"?tokens={tokens}&pace_us={pace_us}&hang={int(hang)}")
 
-    def met(self) -> tuple[int, int]:
-        """Return how many prompts met it since it was last set, and how many of them 3 s after the first or later.
-
-        Probes do not count.
-        """
-        counts = json.loads(self._ask(""))
-        return int(counts["prompts"]), int(counts["late"])
+    def met(self) -> "Met":
+        """Return how many prompts have met it since it was last set. Probes do not count."""
+        return Met(**json.loads(self._ask("")))
 
     def _ask(self, query: str) -> bytes:
         with urllib.request.urlopen(f"{self.url}/bench{query}", timeout=10) as answer:  # noqa: S310 - our own engine

@@ -26,10 +26,14 @@ type engine struct {
 	prompts  int     // of the load, not of probes, that met it since the last setting
 	late     int     // those that came more than three seconds after the first of them
 	since    int64   // when the first of them came
+	last     []int64 // when those of the last second came
+	most     int     // that came in any one second
 	ready    []*peer // streams that are written as fast as they are taken
 	spare    []*peer
 	due      paced
 }
+
+const second = 1_000_000_000 // nanoseconds
 
 const settled = 3_000_000_000 // nanoseconds after which a gateway should know that the engine hangs
 
@@ -200,7 +204,7 @@ func (e *engine) answer(p *peer, head, body []byte) {
 	path, query, _ := strings.Cut(target, "?")
 	if path == "/bench" {
 		e.set(query)
-		e.send(p, plain(fmt.Sprintf(`{"prompts":%d,"late":%d}`, e.prompts, e.late)))
+		e.send(p, plain(fmt.Sprintf(`{"prompts":%d,"late":%d,"most":%d}`, e.prompts, e.late, e.most)))
 		return
 	}
 	if bytes.Contains(body, promptMark) {
@@ -228,7 +232,7 @@ func (e *engine) set(query string) {
 	values, _ := url.ParseQuery(query)
 	number := func(name string, otherwise int) int {
 		if value, err := strconv.Atoi(values.Get(name)); err == nil {
-			e.prompts, e.late = 0, 0
+			e.prompts, e.late, e.most, e.last = 0, 0, 0, nil
 			return value
 		}
 		return otherwise
@@ -249,6 +253,11 @@ func (e *engine) count(at int64) {
 	if at > e.since+settled {
 		e.late++
 	}
+	for len(e.last) > 0 && at-e.last[0] >= second {
+		e.last = e.last[1:]
+	}
+	e.last = append(e.last, at)
+	e.most = max(e.most, len(e.last))
 }
 
 func (e *engine) schedule(p *peer, at int64) {
