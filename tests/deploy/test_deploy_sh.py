@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -258,6 +259,27 @@ def test_a_killed_process_is_back_within_five_seconds(environment: Environment, 
     killed = environment.pid(part)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: is_another(environment, part, killed) and environment.is_well(), 5.0)
+
+
+def test_status_tells_of_a_process_that_ends_over_and_over_in_the_moment_that_it_runs(environment: Environment) -> None:
+    for _ in range(3):
+        killed = environment.pid("orchestrator")
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda killed=killed: is_another(environment, "orchestrator", killed), 10.0)  # type: ignore[misc] # its own default
+    wait_until(environment.is_well, 15.0)
+    done = environment.run("status")
+    assert done.code == 8, done.output
+    assert re.search(
+        r"Unhealthy: orchestrator restarts over and over: [34] times since \S+, its last end: ", done.output
+    )
+    assert "terminated by SIGKILL (see ./deploy.sh dev logs orchestrator)" in done.output
+    said = json.loads(
+        next(line for line in environment.run("status", "--json").output.splitlines() if line[:2] == '{"')
+    )
+    assert [one["part"] for one in said["restarts"] if one["loops"]] == ["orchestrator"]
+    assert {one["part"] for one in said["restarts"]} >= {"admin", "proxy"}, "once is told, and is no problem"
+    (environment.state / "supervisor/programs/orchestrator.conf").touch()
+    assert environment.run("status").code == 0, "what was before its declaration is over"
 
 
 def test_a_killed_supervisor_is_back_within_five_seconds_and_then_everything(environment: Environment) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 LONGEST_TEXT = 500
+REPLACED_AT_MOST = 20
 HOST_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 _LARGEST = 10**15  # every such number is exact in JSON
 
@@ -60,7 +61,9 @@ class LastRestart(_Part):
 
 class EngineReport(_Part):
     """One engine. `restarts_lately` counts those within the limit's window; `reason` says why one that hangs is not
-    started anew just now; `given_up_at` is set where it will not be any more until a person acts.
+    started anew just now; `given_up_at` is set where it will not be any more until a person acts. `replaced_at` is when
+    its process was replaced without the agent, since that runs, the last times alone: it crashed, or somebody started
+    it anew; `last_end` is how it ended last, in the service manager's words.
     """
 
     name: Text
@@ -77,6 +80,8 @@ class EngineReport(_Part):
     restarts_lately: Count = 0
     last_restart: LastRestart | None = None
     given_up_at: Moment | None = None
+    replaced_at: Annotated[list[Moment], Field(max_length=REPLACED_AT_MOST)] = []
+    last_end: Text = ""
     reason: Text = ""
 
 

@@ -28,6 +28,7 @@ def test_an_engine_that_hangs_is_started_anew_once_and_is_well_again(world: Worl
     assert world.manager.restarts() == [RESTART]
     told = agent.engine()
     assert (told["restarts_lately"], told["last_restart"]["error"], told["given_up_at"]) == (1, None, None)
+    assert told["replaced_at"] == [], "the agent's own restarts are told by themselves"
     assert agent.metric('athena_engine_restarts_total{engine="llama",result="done"}') == 1
     assert agent.metric('athena_engine_restarts_total{engine="llama",result="by_itself"}') == 0
     assert agent.metric('athena_engine_state{engine="llama",kind="mlx",state="healthy"}') == 1
@@ -124,6 +125,7 @@ def test_an_engine_that_is_down_is_its_service_managers_affair(world: World) -> 
     assert agent.metric('athena_engine_restarts_total{engine="llama",result="by_itself"}') == 1
     assert agent.metric('athena_engine_restarts_total{engine="llama",result="done"}') == 0
     assert agent.server.told("engine_process_replaced")["engine"] == "llama"
+    assert len(agent.engine()["replaced_at"]) == 1
 
 
 def test_an_engine_that_serves_another_model_is_told_and_left_alone(world: World) -> None:
@@ -141,6 +143,7 @@ def test_launchd_is_asked_in_its_own_words(world: World) -> None:
     agent = world.agent(world.engine_config(job={"manager": "launchd", "label": job}))
     agent.until_state("healthy")
     assert agent.engine()["pid"] == world.manager.pid(job)
+    assert agent.engine()["last_end"] == "exit code 0"
     world.manager.signal(job, signal.SIGSTOP)
     agent.until_engine(lambda engine: engine["last_restart"] is not None)
     agent.until_state("healthy")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from athena.agent.configuration import ConfigurationError, parse, read
-from athena.agent.jobs import name_of, pid_command, pid_in, restart_command
+from athena.agent.jobs import JobState, name_of, restart_command, show_command, state_in
 from tests.support.processes import athena
 
 ENGINE: dict[str, Any] = {"name": "llama", "kind": "mlx", "url": "http://127.0.0.1:8081/", "model": "m"}
@@ -119,7 +119,17 @@ LAUNCHD_PRINT = """system/com.athena.mlx.llama = {
             "system/com.athena.mlx.llama",
             "launchctl kickstart -k system/com.athena.mlx.llama",
             "launchctl print system/com.athena.mlx.llama",
-            [(LAUNCHD_PRINT, 17611), (LAUNCHD_PRINT.replace("\tpid = 17611\n", ""), None), ("", None)],
+            [
+                (LAUNCHD_PRINT, JobState(17611, "exit code 0")),
+                (LAUNCHD_PRINT.replace("\tpid = 17611\n", ""), JobState(None, "exit code 0")),
+                (LAUNCHD_PRINT.replace("code = 0", "code = 78: EX_CONFIG"), JobState(17611, "exit code 78: EX_CONFIG")),
+                (LAUNCHD_PRINT.replace("code = 0", "code = (never exited)"), JobState(17611)),
+                (
+                    LAUNCHD_PRINT.replace("exit code = 0", "terminating signal = Killed: 9"),
+                    JobState(17611, "Killed: 9"),
+                ),
+                ("", JobState()),
+            ],
         ),
         (
             {**LAUNCHD, "domain": "gui/501", "sudo": True},
@@ -133,7 +143,7 @@ LAUNCHD_PRINT = """system/com.athena.mlx.llama = {
             "ollama.service",
             "systemctl --no-ask-password restart ollama.service",
             "systemctl show --property=MainPID --value ollama.service",
-            [("321\n", 321), ("0\n", None), ("", None)],
+            [("321\n", JobState(321)), ("0\n", JobState()), ("", JobState())],
         ),
         (
             {"manager": "systemd", "unit": "mlx@1.service", "scope": "user"},
@@ -145,12 +155,12 @@ LAUNCHD_PRINT = """system/com.athena.mlx.llama = {
     ],
 )
 def test_each_service_manager_is_asked_in_its_own_words(
-    job: dict[str, Any], name: str, restart: str, ask: str, answers: list[tuple[str, int | None]]
+    job: dict[str, Any], name: str, restart: str, ask: str, answers: list[tuple[str, JobState]]
 ) -> None:
     (engine,) = parse(declared(job=job)).engines
     assert engine.job is not None
     assert name_of(engine.job) == name
     assert " ".join(restart_command(engine.job)) == restart
-    assert " ".join(pid_command(engine.job)) == ask
-    for answer, pid in answers:
-        assert pid_in(engine.job, answer) == pid
+    assert " ".join(show_command(engine.job)) == ask
+    for answer, state in answers:
+        assert state_in(engine.job, answer) == state

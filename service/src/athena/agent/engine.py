@@ -10,6 +10,7 @@ from athena.agent.configuration import EngineConfig
 from athena.agent.host.figures import ProcessFigures
 from athena.agent.judging import PROVES, Outcome, Result, State, judge
 from athena.agent.restarting import Attempts, Candidate
+from athena.host_report import REPLACED_AT_MOST
 
 _REMEMBERED = 50  # results; more than any `hung_after`
 _UNANSWERED = {Outcome.WAITING, Outcome.SILENT, Outcome.FAILED}
@@ -37,6 +38,8 @@ class Engine:
         self.attempts = attempts
         self.last_restart: LastRestart | None = None
         self.process: ProcessFigures | None = None
+        self.replaced_at: deque[float] = deque(maxlen=REPLACED_AT_MOST)  # when its process was, without the agent
+        self.last_end = ""  # how its process ended last, as the service manager says
         self.started_at = clock()
         self.reason = ""  # why it is not started anew though it hangs
         self._clock = clock

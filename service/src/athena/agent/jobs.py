@@ -1,12 +1,24 @@
-"""The service manager's commands for a job: which process it runs, and starting it anew."""
+"""The service manager's commands for a job: what it says of its process, and starting it anew."""
 
 import re
+
+import msgspec
 
 from athena.agent.commands import READ_SECONDS, CommandError, Run
 from athena.agent.configuration import LaunchdJob, SystemdJob
 
 _LAUNCHD_PID = re.compile(r"(?m)^\s*pid = ([1-9][0-9]*)\s*$")
+_LAUNCHD_END = re.compile(r"(?m)^\s*last (?:exit code|terminating signal) = ([^(\n].*?)\s*$")
 _SYSTEMD_PID = re.compile(r"(?m)^([1-9][0-9]*)$")
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """What a service manager says of a job: its process id, None where it runs none; and how its last process ended,
+    in the manager's words, empty where it does not say (systemd forgets it with the next start; its journal has it).
+    """
+
+    pid: int | None = None
+    last_end: str = ""
 
 
 def name_of(job: LaunchdJob | SystemdJob) -> str:
@@ -23,25 +35,30 @@ def restart_command(job: LaunchdJob | SystemdJob) -> list[str]:
     return ["sudo", "-n", *command] if job.sudo else command
 
 
-def pid_command(job: LaunchdJob | SystemdJob) -> list[str]:
-    """Return the command whose answer has the job's process id; it needs no right of its own."""
+def show_command(job: LaunchdJob | SystemdJob) -> list[str]:
+    """Return the command whose answer has the state of the job; it needs no right of its own."""
     if isinstance(job, LaunchdJob):
         return ["launchctl", "print", name_of(job)]
     return ["systemctl", *_scope(job), "show", "--property=MainPID", "--value", job.unit]
 
 
-def pid_in(job: LaunchdJob | SystemdJob, answer: str) -> int | None:
-    """Return the process id that the answer to `pid_command` has; None where the job runs no process."""
-    found = (_LAUNCHD_PID if isinstance(job, LaunchdJob) else _SYSTEMD_PID).search(answer)
-    return int(found[1]) if found else None
+def state_in(job: LaunchdJob | SystemdJob, answer: str) -> JobState:
+    """Return the state that the answer to `show_command` has."""
+    is_launchd = isinstance(job, LaunchdJob)
+    found = (_LAUNCHD_PID if is_launchd else _SYSTEMD_PID).search(answer)
+    pid = int(found[1]) if found else None
+    ended = _LAUNCHD_END.search(answer) if is_launchd else None
+    if ended is None:
+        return JobState(pid)
+    return JobState(pid, f"exit code {ended[1]}" if "exit code" in ended[0] else ended[1])
 
 
-async def pid_of(job: LaunchdJob | SystemdJob, run: Run) -> int | None:
-    """Return the job's process id; None where it runs none, or its manager does not know it."""
+async def state_of(job: LaunchdJob | SystemdJob, run: Run) -> JobState:
+    """Return the job's state; that of one without a process where its manager does not know it."""
     try:
-        return pid_in(job, await run(pid_command(job), READ_SECONDS))
+        return state_in(job, await run(show_command(job), READ_SECONDS))
     except CommandError:
-        return None  # what that means for the engine its probe tells
+        return JobState()  # what that means for the engine its probe tells
 
 
 def _scope(job: SystemdJob) -> list[str]:

@@ -63,6 +63,8 @@ def _engine(engine: Engine, watcher: Watcher) -> EngineReport:
         restarts_lately=sum(at > window for at in engine.attempts.restarts),
         last_restart=_last_restart(engine),
         given_up_at=_moment(given_up_at) if given_up_at is not None else None,
+        replaced_at=[_moment(at) for at in engine.replaced_at],
+        last_end=engine.last_end,
         reason=engine.reason,
     )
 

@@ -114,9 +114,11 @@ class Watcher:
 
     async def _look_at(self, engine: Engine, probe: Probe) -> None:
         job = engine.config.job
-        pid = await jobs.pid_of(job, self._run) if job is not None else None
-        if engine.saw_process(await self._host.process(pid) if pid is not None else None):
-            log.warning("engine_process_replaced", engine=engine.name, pid=pid)
+        state = await jobs.state_of(job, self._run) if job is not None else jobs.JobState()
+        engine.last_end = state.last_end or engine.last_end
+        if engine.saw_process(await self._host.process(state.pid) if state.pid is not None else None):
+            engine.replaced_at.append(time.time())
+            log.warning("engine_process_replaced", engine=engine.name, pid=state.pid, last_end=engine.last_end)
             self._replaced(engine.name)
         result = await probe.ask(
             engine.process, unproven_since=engine.unproven_since, waits=lambda early: self._note(engine, early)
