@@ -99,7 +99,7 @@ def test_destroy_with_the_data_leaves_nothing(deployment: Deployment) -> None:
     namespaces = deployment.trial.kubectl("get", "namespaces", "--output", "name").split()
     assert [name for name in namespaces if "athena" in name or "automation" in name] == []
     databases = deployment.trial.on("db", "sudo", "-u", "postgres", "psql", "--list", "--tuples-only", "--no-align")
-    assert [line for line in databases.splitlines() if line.startswith("athena|")] == []
+    assert [line for line in databases.splitlines() if line.startswith("athena")] == []
     assert not deployment.state.exists()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{url}/health", timeout=5)

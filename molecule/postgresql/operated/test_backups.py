@@ -32,6 +32,18 @@ def databases(host: Host) -> set[str]:
     return set(ask(host, query, "postgres").splitlines())
 
 
+def closed(host: Host) -> set[str]:
+    """Return the databases that let nobody in."""
+    query = "SELECT datname FROM pg_database WHERE NOT datallowconn AND NOT datistemplate"
+    return set(ask(host, query, "postgres").splitlines())
+
+
+def close(host: Host, *names: str) -> None:
+    """Have databases let nobody in, as a restoration leaves them that was cut off in its swap."""
+    for name in names:
+        ask(host, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false", "postgres")
+
+
 def ask(host: Host, query: str, database: str = "athena") -> str:
     psql = "runuser -u postgres -- psql --no-align --tuples-only"
     output: str = host.check_output(f"{psql} --command %s %s", query, database)
@@ -65,6 +77,12 @@ def test_what_was_lost_is_back_with_its_rights(host: Host) -> None:
 def test_the_damaged_database_is_kept(host: Host, said: dict[str, Any]) -> None:
     assert databases(host) == {"athena", "postgres", said["restored"]["previous"]}
     assert ask(host, "SELECT count(*) FROM llm_backends", said["restored"]["previous"]) == "0"
+
+
+def test_a_database_that_a_restoration_left_closed_is_open_after_the_next_deployment(host: Host) -> None:
+    """The play before has closed it, and run the role."""
+    assert closed(host) == set()
+    assert ask(host, "SELECT model_name FROM llm_backends") == "phi3:mini"
 
 
 def test_a_backup_that_is_not_there_is_refused(host: Host) -> None:
@@ -153,10 +171,21 @@ def test_a_backup_that_is_to_stay_stays_beside_those_that_come_and_go(host: Host
     assert [json.loads(backup(host, "keep", stays).stdout)["changed"] for _ in range(2)] == [True, False]
     for _ in range(4):
         assert backup(host, "make").rc == 0
+        assert backup(host, "verify", "latest").rc == 0
     kept = [one["id"] for one in json.loads(backup(host, "list").stdout)]
     assert (kept[0], len(kept)) == (stays, 1 + 3)
     assert backup(host, "verify", stays).rc == 0
     host.check_output(f"rm {BACKUPS}/{stays}.dump {BACKUPS}/{stays}.json")
+
+
+def test_the_newest_proven_backup_is_not_pushed_out_by_those_that_are_not(host: Host) -> None:
+    there = json.loads(backup(host, "list").stdout)
+    assert all(one["proven_at"] for one in there)
+    made = [json.loads(backup(host, "make").stdout)["id"] for _ in range(5)]
+    assert [one["id"] for one in json.loads(backup(host, "list").stdout)] == [there[-1]["id"], *made[-3:]]
+    assert backup(host, "verify", made[-1]).rc == 0
+    another = json.loads(backup(host, "make").stdout)["id"]
+    assert [one["id"] for one in json.loads(backup(host, "list").stdout)] == [*made[-2:], another]
 
 
 def test_the_oldest_backup_can_be_restored_though_one_is_made_before_it(host: Host) -> None:
@@ -177,3 +206,25 @@ def test_a_database_that_was_lost_is_brought_back(host: Host) -> None:
     assert restored.rc == 0, restored.stderr
     assert json.loads(restored.stdout)["previous"] == ""
     assert ask(host, "SELECT model_name FROM llm_backends") == "phi3:mini"
+
+
+@pytest.mark.parametrize("action", ["make", "make before", "restore"])
+def test_a_restoration_that_was_cut_off_in_its_swap_is_gone_on_from(host: Host, action: str) -> None:
+    wanted, before = json.loads(backup(host, "list").stdout)[-1]["id"], "athena_before_20200101t000000z"
+    host.check_output(f"runuser -u postgres -- createdb {before}")
+    close(host, "athena", before)
+    assert closed(host) == {"athena", before}
+    again = backup(host, action, *([] if action == "make" else [wanted]))
+    assert again.rc == 0, again.stderr
+    assert "athena let nobody in" in again.stderr
+    assert closed(host) == set()
+    assert ask(host, "SELECT model_name FROM llm_backends") == "phi3:mini"
+    host.check_output(f"runuser -u postgres -- dropdb {before}")
+
+
+def test_a_database_that_somebody_else_closed_stays_closed(host: Host) -> None:
+    host.check_output("runuser -u postgres -- createdb another")
+    close(host, "another")
+    assert backup(host, "make").rc == 0
+    assert closed(host) == {"another"}
+    host.check_output("runuser -u postgres -- dropdb another")

@@ -52,6 +52,10 @@ SELECT datname AS name, pg_get_userbyid(datdba) AS owner, pg_encoding_to_char(en
         'privilege', privilege_type)) FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))) AS grants
 FROM pg_database WHERE datname = current_database()
 """
+# A restoration closes the database while it renames it; a host that went down in between has it closed still.
+CLOSED = """
+SELECT datname FROM pg_database WHERE NOT datallowconn AND (datname = %s OR starts_with(datname, %s)) ORDER BY 1
+"""
 END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 
 
@@ -136,6 +140,17 @@ class Backups:
             )
         return manifest
 
+    def open_again(self) -> None:
+        """Let the database, and those before it, be entered again where a restoration was cut off in its swap."""
+        database = self._settings.database
+        with connection(self._settings, "postgres") as server:
+            server.autocommit = True
+            cursor = server.cursor()
+            cursor.execute(CLOSED, (database, f"{database}_before_"))
+            for (closed,) in cursor.fetchall():
+                command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", closed)
+                print(f"{closed} let nobody in, since a restoration that was cut off; it does again", file=sys.stderr)
+
     def make_before(self, wanted: str) -> dict[str, Any]:
         """Make a backup before another is restored, which stays however old; nothing where there is no database."""
         found = self.find(wanted)
@@ -193,8 +208,11 @@ class Backups:
         sync(self._settings.folder)
 
     def _prune(self, spared: str) -> None:
-        for manifest in [one for one in self.manifests() if not one.kept][: -self._settings.keep]:
-            if manifest.id == spared:
+        """Remove the oldest beyond what is kept, but never the newest that was proven: those since may be of no use."""
+        there = self.manifests()
+        newest_proven = [one.id for one in there if one.proven_at][-1:]
+        for manifest in [one for one in there if not one.kept][: -self._settings.keep]:
+            if manifest.id in (spared, *newest_proven):
                 continue
             (self._settings.folder / f"{manifest.id}.json").unlink()
             self.path(manifest).unlink()
@@ -488,9 +506,11 @@ def main(arguments: list[str]) -> None:
                 answer = backups.since(wanted)
             case ["make"]:
                 with alone(settings):
+                    backups.open_again()
                     answer = backups.make()
             case ["make", "before", wanted]:
                 with alone(settings):
+                    backups.open_again()
                     answer = backups.make_before(wanted)
             case ["verify", wanted]:
                 with alone(settings):
@@ -500,6 +520,7 @@ def main(arguments: list[str]) -> None:
                     answer = backups.keep(wanted)
             case ["restore", wanted]:
                 with alone(settings):
+                    backups.open_again()
                     answer = backups.restore(wanted)
             case _:
                 sys.exit(__doc__)
