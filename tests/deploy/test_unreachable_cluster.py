@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ away:
       hosts:
         mac.example.internal: {ansible_host: 127.0.0.1, ansible_port: 9}
 """
+SECRETS = ("admin-token", "jwt-secret", "database-owner", "database-application", "redis-password")
 IMAGE = f"registry.example.internal/athena@sha256:{'0' * 64}"
 CLUSTER = "The cluster of /nowhere does not answer"
 HOST = "database.example.internal: is out of reach"
@@ -70,7 +72,7 @@ class Away:
             "replicas": {"admin": 2},
             "scaled": {},
             "backends": [{"model_name": "tiny", "backend_type": "ollama", "endpoint_url": "http://127.0.0.1:9"}],
-            "secrets": {},
+            "secrets": {name: 1 if name == "jwt-secret" else 2 for name in SECRETS},
         }
         release = {"id": "r1", "outcome": "in force", "until": "2026-01-01T00:00:00+00:00", "content": content}
         (self.state / "ledger").mkdir(parents=True)
@@ -165,6 +167,20 @@ def test_status_prints_its_screen_with_what_is_away_and_ends_with_8(away: Away) 
     for words in (CLUSTER, HOST, "Ollama at 127.0.0.1:9 does not answer", f"{IMAGE} is not in the registry"):
         assert words in done.stdout
     assert "mac.example.internal" not in done.stdout + done.stderr
+
+
+def test_status_tells_which_secrets_the_vault_has_newer_values_of_than_the_release(away: Away) -> None:
+    password, vault = away.state / "vault-password", away.state / "vault.yml"
+    password.write_text("of a test\n")
+    vault.write_text(json.dumps({name: {"value": name, "version": 2} for name in SECRETS}))
+    encrypt = (Path(sys.executable).with_name("ansible-vault"), "encrypt", "--vault-password-file", password, vault)
+    subprocess.run(encrypt, check=True, capture_output=True)
+    before = away.files()
+    told = away.run("status")
+    assert told.returncode == 8, told.stdout + told.stderr
+    assert "the vault has newer values of jwt-secret than the release" in told.stdout
+    assert away.files() == before
+    vault.unlink()
 
 
 def test_status_tells_programs_what_is_away(away: Away) -> None:

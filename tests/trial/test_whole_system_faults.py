@@ -75,6 +75,7 @@ def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fi
     assert rotated.code == 3, rotated.output
     failed = changed.releases()[-1]
     assert [step["step"] for step in failed["steps"] if "failed" in step] == ["backup"]
+    assert failed["left"]["secrets"] == failed["content"]["secrets"]
     assert json.loads(changed.backends("list", "--json"))  # the Admin API reaches the database
 
 
