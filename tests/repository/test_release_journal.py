@@ -128,6 +128,36 @@ def test_nothing_is_recorded_where_nothing_differs(do: Operation, tmp_path: Path
     assert [path.name for path in (tmp_path / "state" / "ledger").iterdir()] == ["r1.json"]
 
 
+def test_a_restoration_is_recorded_though_the_release_is_the_same_and_is_none_to_go_back_to(
+    do: Operation, tmp_path: Path
+) -> None:
+    for content in ({"n": 1}, {"n": 2}):
+        opened(do)
+        do("close", outcome="in force", verdict=0, content=content)
+    opened(do, "restore")
+    step(do, "swap", {"n": 2})
+    record = {"restored": {"backup": "b1"}}
+    assert do("close", outcome="in force", verdict=0, content={"n": 2}, record=record)["recorded"] == "r3"
+    told = entry(tmp_path, "r3")
+    assert (told["restores"], told["restored"], told["steps"][0]["step"]) == ("r2", {"backup": "b1"}, "swap")
+    opened(do)
+    assert do("close", outcome="in force", verdict=0, content={"n": 2})["recorded"] is None
+
+
+def test_services_that_were_removed_are_told_until_a_run_has_them_again_and_the_release_stays_what_it_was(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "destroy")
+    assert do("close", outcome="services removed", verdict=0, content={"n": 1})["recorded"] == "r2"
+    assert "has removed the services" in do("read")["removed_told"]
+    opened(do)
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r3"
+    assert (entry(tmp_path, "r3")["restores"], entry(tmp_path, "r3")["replaces"]) == ("r1", "r1")
+    assert do("read")["removed_told"] == ""
+
+
 @pytest.mark.parametrize("action", ["deploy", "rollback", "scale", "destroy"])
 def test_a_lock_whose_process_lives_lets_nobody_pass_and_is_not_removed(do: Operation, action: str) -> None:
     opened(do)

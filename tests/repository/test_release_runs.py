@@ -121,6 +121,33 @@ def test_a_lock_without_a_word_of_its_owner_is_told_with_its_place() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("since", "are_away"),
+    [
+        ([], True),
+        (["failed, nothing changed"], True),
+        (["in force"], False),
+        (["failed, taken back"], False),
+        (["stopped, not taken back"], False),
+    ],
+)
+def test_services_that_were_removed_are_away_until_a_run_changes_something(since: list[str], are_away: bool) -> None:
+    entries = [release("r1", "in force"), release("r2", "services removed", "destroy", until="one")]
+    entries += [release(f"r{3 + at}", outcome) for at, outcome in enumerate(since)]
+    told = "The 'destroy' of alice@here has removed the services at one, and left the data."
+    assert runs.describe_removed(entries) == (
+        f"{told} `./deploy.sh ENVIRONMENT deploy` brings them back." if are_away else ""
+    )
+    assert runs.active(entries[:2])["id"] == "r1"
+
+
+def test_a_restoration_that_was_killed_is_told_with_how_far_it_had_come() -> None:
+    left = run("restore", operand="athena-1", steps=[{"step": "swap", "at": "noon"}])
+    told = runs.describe_lock(left, LOCK, "r4", is_over=True, is_of_this_host=True)
+    assert "the 'restore' of alice@here since noon stopped in its step 'swap'" in told
+    assert told.endswith("`./deploy.sh ENVIRONMENT deploy` mends that; `unlock` only removes the lock.")
+
+
 def test_a_run_that_was_taken_over_is_told_once_and_as_what_it_was_to_be() -> None:
     killed = run("deploy", content={"n": 0}, attempted={"content": {"n": 1}, "record": {"backup": "b1"}})
     known = {**release("r1", "stopped, not taken back"), "backup": "b2"}

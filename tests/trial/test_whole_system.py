@@ -99,11 +99,17 @@ def test_secrets_are_rotated_and_everything_uses_the_new_ones(deployment: Deploy
 
 
 def test_destroy_keeps_what_holds_data_and_a_deployment_brings_the_rest_back(deployment: Deployment) -> None:
+    before = deployment.in_force()
     done = deployment.run("destroy", "--yes")
     assert done.code == 0, done.output
     left = deployment.trial.kubectl("get", "deployments", "--all-namespaces", "--output", "name")
     assert "athena" not in left
     assert deployment.schema() == A_FINAL_TABLE
+    gone = deployment.run("status")
+    assert gone.code == 1, gone.output
+    assert "has removed the services" in gone.output
+    assert deployment.releases()[-1]["outcome"] == "services removed"
     back = deployment.run("deploy")
     assert back.code == 0, back.output
+    assert deployment.in_force()["replaces"] == before["id"]
     assert deployment.who_answers() == "mlx"

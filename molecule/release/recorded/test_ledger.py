@@ -27,8 +27,9 @@ def test_every_release_is_there_once_with_how_it_ended(ledger: list[dict[str, An
         ("r2", "failed, taken back", "2", None),
         ("r3", "in force", "2", None),
         ("r4", "in force", "1", "r1"),
+        ("r5", "services removed", "1", None),
     ]
-    assert [entry["replaces"] for entry in ledger] == [None, "r1", "r1", "r3"]
+    assert [entry["replaces"] for entry in ledger] == [None, "r1", "r1", "r3", "r4"]
     assert [step["step"] for step in ledger[0]["steps"] if "done" in step] == ["image", "proof"]
     assert ["failed" in step for step in ledger[1]["steps"]] == [True]
 

@@ -5,7 +5,7 @@ from deployment import Deployment
 
 def test_a_backup_is_restored_and_the_release_runs_on_it() -> None:
     deployment = Deployment.of_the_scenario()
-    made = deployment.told("backup")
+    made, before = deployment.told("backup"), deployment.in_force()
     assert made["schema"] == deployment.schema()
     manifest = made["path"].removesuffix("dump") + "json"
     deployment.trial.on("db", "sed", "--in-place=.whole", f"s/{made['schema']}/feedbeef0000/", manifest)
@@ -18,6 +18,11 @@ def test_a_backup_is_restored_and_the_release_runs_on_it() -> None:
     assert done.code == 0, done.output
     assert deployment.sql("select count(*) from llm_backends") == "1"
     assert deployment.who_answers() == "mlx"
+    entry = deployment.releases()[-1]
+    assert (entry["action"], entry["outcome"], entry["restored"]["backup"]) == ("restore", "in force", made["id"])
+    assert [step["step"] for step in entry["steps"] if "done" in step] == ["backup", "swap", "schema", "proof"]
+    assert entry["restores"] == (before["restores"] or before["id"])
+    assert entry["content"]["images"] == before["content"]["images"]
     unknown = deployment.run("restore", "athena-19700101T000000Z")
     assert unknown.code == 1, unknown.output
     assert deployment.told("status")["lock"] == ""

@@ -68,7 +68,8 @@ class ActionModule(ActionBase):
         `lock` is the journal of a run that may be under way, `left` that of one that is over without having ended, and
         `lock_told` says for people which it is and what to do. `half_told` says so of one that is over, also where its
         lock was removed. `runs` has all that may have changed something, see `runs_of`; `half_done` says that the last
-        of them was a deployment that neither ended nor was taken back. `seen`
+        of them was a deployment that neither ended nor was taken back. `removed_told` says who removed the services, if
+        they are. `seen`
         is for `open`, which lets nobody go on from what is not so any more.
         """
         journal, is_there = self._journal(), self._lock.exists()
@@ -81,6 +82,7 @@ class ActionModule(ActionBase):
             "half_told": self._describe_lock() if left else "" if is_there else runs.describe_stopped(releases),
             "runs": runs.runs_of(releases, left),
             "half_done": runs.is_half_done(releases, left),
+            "removed_told": runs.describe_removed(releases),
             "seen": self._seen(),
         }
 
@@ -164,7 +166,8 @@ class ActionModule(ActionBase):
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock.
 
         Where it mends what a run left that stopped and whose lock was removed, there is one in any case: it says that
-        nothing is half done.
+        nothing is half done. So is there where the services were removed, which are there again, and of a restoration.
+        `restores` then names the release that is in force as before.
         """
         journal = self._journal()
         if journal is None or self._play_context.check_mode:
@@ -180,7 +183,9 @@ class ActionModule(ActionBase):
         recorded = None
         is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
         stopped = runs.stopped(releases)
-        if is_another or (stopped and runs.mends(journal["action"], stopped)):
+        mends = stopped and runs.mends(journal["action"], stopped)
+        is_told = journal["action"] in runs.ALWAYS_TOLD or runs.describe_removed(releases) != ""
+        if is_another or mends or is_told:
             again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
             left = {} if is_in_force else args.get("left")
             recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 IN_FORCE, STOPPED, UNCHANGED = "in force", "stopped, not taken back", "failed, nothing changed"
+# How a `destroy` ends that leaves the data: the release is in force all the same, for what brings the services back.
+REMOVED = "services removed"
+# What is told though the release has the content that it had: of a restoration that is the data, which is not in it.
+ALWAYS_TOLD = ("restore",)
 # What the ledger's entry of a run has beside its record.
 ENTRY = (
     *("id", "action", "operand", "owner", "host", "since", "until", "steps", "took_over", "git", "outcome", "error"),
@@ -80,6 +84,15 @@ def describe_stopped(releases: list[dict[str, Any]]) -> str:
     where = "the '{action}' of {owner}@{host} since {since} stopped in its step '{step}', and its lock was removed"
     mending = _describe_mending(run, in_force["id"] if in_force else "")
     return f"Half done: {where.format(**run, step=run['steps'][-1]['step'])}. {mending}."
+
+
+def describe_removed(releases: list[dict[str, Any]]) -> str:
+    """Return who removed the services, and which commands bring them back; nothing if no run did, or one came since."""
+    run = next((one for one in reversed(releases) if one["outcome"] != UNCHANGED), None)
+    if run is None or run["outcome"] != REMOVED:
+        return ""
+    told = "The '{action}' of {owner}@{host} has removed the services at {until}, and left the data."
+    return f"{told.format(**run)} `./deploy.sh ENVIRONMENT deploy` brings them back."
 
 
 def describe_lock(
