@@ -1,0 +1,67 @@
+"""What a restoration leaves in lock and ledger: its own plays, with a program of backups that only says what it did."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from ledger_environment import CONTENT, NOTHING, Ended, Environment, Tasks
+from loading import ROOT
+
+MADE = {"id": "athena-2", "schema": "a"}
+RESTORED = {"id": "athena-1", "previous": "athena_before_1"}
+SCHEMA: Tasks = [{"ansible.builtin.set_fact": {"schema_after": "a", "schema_ahead": False, "schema_pending": []}}]
+FAILURE: Tasks = [{"ansible.builtin.fail": {"msg": "of a test"}}]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """An environment with a release in force."""
+    return Environment(tmp_path)
+
+
+def restore(environment: Environment, refused: str = "nothing", **instead: Tasks) -> Ended:
+    """Restore a backup, with a program that refuses one of `make` and `restore`."""
+    program = environment.folder / "athena-backup"
+    answers = "".join(
+        f"{name}) echo '{json.dumps(said)}' ;; " for name, said in (("make", MADE), ("restore", RESTORED))
+    )
+    program.write_text(
+        f'#!/bin/sh\ncase $1 in {refused}) echo "it is damaged" >&2; exit 1 ;; {answers} *) exit 1 ;; esac\n'
+    )
+    program.chmod(0o755)
+    plays = yaml.safe_load((ROOT / "playbooks" / "restore.yml").read_text())
+    left_out = dict.fromkeys(("refuse_unreachable", "tell_release", "prove"), NOTHING)
+    return environment.run(
+        plays,
+        {**left_out, "schema": SCHEMA, **instead},
+        release_action="restore",
+        release_operand=RESTORED["id"],
+        backup_program=str(program),
+    )
+
+
+def test_it_is_recorded_with_its_steps_and_with_what_was_there_before(environment: Environment) -> None:
+    ended = restore(environment)
+    assert (ended.verdict, ended.locked) == (0, False)
+    assert "athena-1 is in place" in ended.said
+    told = ended.last
+    assert (told["id"], told["action"], told["outcome"], told["restores"]) == ("r2", "restore", "in force", "r1")
+    assert [step["step"] for step in told["steps"] if "done" in step] == ["backup", "swap", "schema", "proof"]
+    assert told["restored"] == {"backup": "athena-1", "previous": "athena_before_1", "made_before": "athena-2"}
+    assert (told["schema_before"], told["backup"]) == ("a", None)
+    assert environment.in_force() == CONTENT
+
+
+def test_where_the_backup_is_refused_nothing_was_changed_and_the_lock_is_free(environment: Environment) -> None:
+    ended = restore(environment, refused="restore")
+    assert (ended.verdict, ended.last["outcome"], ended.locked) == (1, "failed, nothing changed", False)
+    assert "it is damaged. The database is as it was." in ended.said
+
+
+def test_what_fails_after_the_swap_is_told_with_the_step_in_which_it_stopped(environment: Environment) -> None:
+    ended = restore(environment, schema=FAILURE)
+    assert (ended.verdict, ended.last["id"], ended.locked) == (4, "r1", True)
+    journal = json.loads((environment.state / "lock" / "journal.json").read_text())
+    assert [step["step"] for step in journal["steps"]] == ["backup", "swap", "schema"]
+    assert journal["content"] == CONTENT
