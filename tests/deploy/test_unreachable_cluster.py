@@ -166,7 +166,7 @@ def test_status_prints_its_screen_with_what_is_away_and_ends_with_8(away: Away) 
     assert done.stdout.startswith("Release r1, 1, since")
     for words in (CLUSTER, HOST, "Ollama at 127.0.0.1:9 does not answer", f"{IMAGE} is not in the registry"):
         assert words in done.stdout
-    assert "mac.example.internal" not in done.stdout + done.stderr
+    assert "mac.example.internal" not in done.stdout, "an engine may be well on a host that does not let us in"
 
 
 def test_status_tells_which_secrets_the_vault_has_newer_values_of_than_the_release(away: Away) -> None:
