@@ -7,10 +7,10 @@ cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: scenarios of molecule, and tests on the trial.
-long_scenarios=(fleet grafana logs monitoring)
+long_scenarios=(dev fleet grafana logs monitoring)
 long_tests=(
   tests/trial/test_trial.py tests/trial/test_whole_system_faults_killed.py tests/trial/test_whole_system_fleet.py
-  tests/trial/test_whole_system_monitoring.py
+  tests/trial/test_whole_system_monitoring.py tests/trial/test_whole_system_out_of_reach.py tests/trial/test_whole_system_removed.py
 )
 
 usage() {
@@ -22,11 +22,12 @@ stages
   unit          tests of the service against an embedded PostgreSQL
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
-  molecule      deploy.sh on a bare Debian 13 host in a container; the roles for a cluster on a real Kubernetes; a trial,
-                which is a whole environment on one machine: its life, its scenarios of molecule, and what may befall it
-fast is lint and unit; full is every stage with what takes longest as well: a fleet of hosts with engines that is changed under
-load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a deployment that is killed in each of its
-steps; what a trial itself is made of.
+  molecule      roles on hosts in containers, and those for a cluster on a real Kubernetes; a trial, which is a whole
+                environment on one machine: its life, its scenarios of molecule, and what may befall it
+fast is lint and unit; full is every stage with what takes longest as well: deploy.sh on a bare Debian 13 host in a container; a
+fleet of hosts with engines that is changed under load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a
+deployment that is killed in each of its steps; parts of an environment out of reach, run by others, or removed with the data; what
+a trial itself is made of.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
