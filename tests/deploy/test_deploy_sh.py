@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -265,7 +266,7 @@ def test_status_tells_of_a_process_that_ends_over_and_over_in_the_moment_that_it
     for _ in range(3):
         killed = environment.pid("orchestrator")
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda killed=killed: is_another(environment, "orchestrator", killed), 10.0)  # type: ignore[misc] # its own default
+        wait_until(partial(is_another, environment, "orchestrator", killed), 10.0)
     wait_until(environment.is_well, 15.0)
     done = environment.run("status")
     assert done.code == 8, done.output

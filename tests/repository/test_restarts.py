@@ -122,8 +122,8 @@ def test_which_pods_loop(one: dict[str, Any], loops: list[bool]) -> None:
 
 
 def test_an_engine_that_its_agent_saw_replaced_over_and_over_is_told() -> None:
-    engine = {"name": "llama", "job": "system/com.athena.mlx.llama", "last_end": "Killed: 9"}
-    engine["replaced_at"] = [text(minutes) for minutes in (500, 50, 40, 3)]  # type: ignore[assignment] # of any type
+    replaced = [text(minutes) for minutes in (500, 50, 40, 3)]
+    engine = {"name": "llama", "job": "system/com.athena.mlx.llama", "last_end": "Killed: 9", "replaced_at": replaced}
     older = {"name": "phi", "job": None, "state": "healthy"}
     found = restarts.engine_restarts([{"name": "mac-1", "report": {"engines": [engine, older]}}], NOW)
     (told,) = restarts.restart_problems(found)
