@@ -66,15 +66,33 @@ passed=0 failed=0 summary=() begun=() counted=()
 check() {
   local name=$1 result=0
   shift
-  "$@" >"$work/check.log" 2>&1 || result=$?
-  verdict "$name" $result "$work/check.log"
+  logged "$work/check" "$@" || result=$?
+  verdict "$name" $result "$work/check"
+}
+
+# logged NAME COMMAND …   Run it with its output in NAME.log, and leave in NAME.seconds how long it took.
+logged() {
+  local name=$1 result=0 start=$SECONDS
+  shift
+  "$@" >"$name.log" 2>&1 || result=$?
+  echo $((SECONDS - start)) >"$name.seconds"
+  return $result
+}
+
+# child COMMAND …   Run it so that whoever ends this subshell ends it too.
+child() {
+  local pid
+  "$@" &
+  pid=$!
+  trap 'kill $pid' TERM
+  wait $pid
 }
 
 # begin NAME COMMAND …   Start a check that takes long, beside those that follow; settle tells how it went.
 begin() {
   local name=$1
   shift
-  "$@" >"$work/check.${#begun[@]}.log" 2>&1 &
+  logged "$work/check.${#begun[@]}" child "$@" &
   begun+=("$!:$name")
 }
 
@@ -82,7 +100,11 @@ begin() {
 beside() {
   local name=$1
   shift
-  begin "$name" flock --no-fork "$work/turn" "$@"
+  (
+    flock 9
+    logged "$work/check.${#begun[@]}" child "$@" 9>&-
+  ) 9>"$work/turn" &
+  begun+=("$!:$name")
 }
 
 # tests_beside ARGUMENT …   Likewise pytest, whose tests are counted.
@@ -101,20 +123,22 @@ settle() {
       sed 's/^/    /' "$work/check.$number.log"
       count_tests $result "$work/check.$number.log"
     else
-      verdict "${begun[number]#*:}" $result "$work/check.$number.log"
+      verdict "${begun[number]#*:}" $result "$work/check.$number"
     fi
   done
   begun=() counted=()
 }
 
-verdict() { # NAME STATUS LOG
+verdict() { # NAME STATUS, and what `logged` was given
+  local took
+  took="$(<"$3.seconds") s"
   if (($2 == 0)); then
     passed=$((passed + 1))
-    echo "  ok      $1"
+    echo "  ok      $1, $took"
   else
     failed=$((failed + 1))
-    echo "  FAILED  $1"
-    sed 's/^/    /' "$3"
+    echo "  FAILED  $1, $took"
+    sed 's/^/    /' "$3.log"
   fi
 }
 
@@ -164,7 +188,7 @@ stage_lint() {
   check "locks" locks_match_their_inputs
   check "merges" no_marks_of_a_conflict
   settle
-  tests tests/repository
+  tests tests/repository --numprocesses auto --dist worksteal
 }
 
 no_marks_of_a_conflict() { ! git grep --line-number -E '^(<{7}|>{7}|\|{7})( |$)'; }

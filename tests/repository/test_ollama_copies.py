@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from serving import Answering, serving
 PROGRAMS = [ROOT / "roles/mlx/files" / name for name in ("copy_model.py", "share_models.py")]
 PROGRAMS += [ROOT / "roles/ollama/files" / name for name in ("copy_ollama.py", "share_ollama.py")]
 NAME = "registry.example.internal:5000/team/phi3:mini"
-BLOBS = [os.urandom(3 << 20), b"a template", b"{}"]
+BLOBS = [hashlib.shake_256(b"weights").digest(3 << 20), b"a template", b"{}"]
 
 load("roles/ollama/module_utils/ollama_pulls.py")
 copies = load("roles/ollama/module_utils/ollama_copies.py")

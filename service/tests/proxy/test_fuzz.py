@@ -17,9 +17,9 @@ from schemathesis.specs.openapi.checks import (
 
 from athena.proxy.model_changes import CHANGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EXAMPLES = 200
+EXAMPLES = 100
 EXAMPLES_OF_REFUSALS = 10  # of what this caller may not send, whatever is in it
 CHECKS: list[CheckFunction] = [
     not_a_server_error,
