@@ -1,4 +1,4 @@
-"""The jobs as the Mac's operator finds them: whose process, with what, kept alive, and a log that is bounded."""
+"""The jobs as the Mac's operator finds them: whose process, with what, kept alive."""
 
 import json
 import plistlib
@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from testinfra.host import Host
 
 LABEL = "com.athena.service"
 PLIST = f"/Library/LaunchDaemons/{LABEL}.plist"
-LOG = f"/Library/Logs/Athena/{LABEL}.log"
 WORDS = 'it\'s <"quoted"> & 100 %'
 
 
@@ -102,34 +100,3 @@ def test_a_process_that_is_killed_comes_back(host: Host) -> None:
     host.check_output(f"kill -9 {before}")
     wait_for(lambda: printed(host, f"system/{LABEL}").get("pid", str(before)) != str(before))
     assert printed(host, f"system/{LABEL}")["last terminating signal"] == "Killed: 9"
-
-
-@pytest.fixture
-def large_log(host: Host) -> str:
-    """A log that has grown beyond its limit, and its first line."""
-    host.check_output(f"sh -c 'head -c 1200000 /dev/zero | tr \"\\0\" x >>{LOG}'")
-    first: str = host.check_output(f"head -n 1 {LOG}")
-    return first
-
-
-def test_the_log_is_rotated_without_a_restart(host: Host, large_log: str) -> None:
-    before = process(host)
-    host.check_output(f"launchctl kickstart system/{LABEL}.log")
-    wait_for(lambda: host.file(LOG).size < 100_000)
-    wait_for(lambda: printed(host, f"system/{LABEL}.log")["state"] == "not running")
-    host.check_output("newsyslog")
-    kept = host.check_output(f"zcat {LOG}.past.0.gz")
-    assert kept.splitlines()[0] == large_log
-    assert "xxx" in kept
-    assert (host.file(f"{LOG}.past.0.gz").user, host.file(f"{LOG}.past.0.gz").mode) == ("_athena", 0o640)
-    size = host.file(LOG).size
-    wait_for(lambda: host.file(LOG).size > size)
-    assert process(host) == before
-
-
-def test_a_small_log_is_left_alone(host: Host) -> None:
-    host.check_output(f"launchctl kickstart system/{LABEL}.log")
-    wait_for(lambda: printed(host, f"system/{LABEL}.log")["state"] == "not running")
-    host.check_output("newsyslog")
-    assert not host.file(f"{LOG}.past.1.gz").exists
-    assert host.file(f"{LOG}.past").size == 0

@@ -16,7 +16,22 @@ def is_mac(host: Host) -> bool:
 
 
 def process(host: Host) -> int:
-    return int(host.check_output(f"pgrep --full --oldest '^{FOLDER}/current/bin/ollama serve'"))
+    return int(host.check_output(f"pgrep -o -f '^{FOLDER}/current/bin/ollama serve'"))
+
+
+def account(host: Host, name: str) -> dict[str, Any]:
+    """Return what the host knows of an account, a Mac as well."""
+    code = "import json, pwd, sys; user = pwd.getpwnam(sys.argv[1]); print(json.dumps([user.pw_uid, user.pw_shell]))"
+    uid, shell = json.loads(host.check_output("python3 -c %s %s", code, name))
+    return {"uid": uid, "shell": shell}
+
+
+def program(host: Host, pid: int) -> str:
+    """Return the file that a process runs, links followed."""
+    if host.file("/proc/self").exists:
+        return str(host.file(f"/proc/{pid}/exe").linked_to)
+    files: str = host.check_output(f"lsof -a -p {pid} -d txt -F n")
+    return next(line[1:] for line in files.splitlines() if line.endswith("/ollama"))
 
 
 def ask(host: Host, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -32,14 +47,14 @@ def ask(host: Host, path: str, body: dict[str, Any] | None = None) -> dict[str, 
 
 
 def test_the_process_is_its_own_users(host: Host) -> None:
-    assert host.file(f"/proc/{process(host)}").user == "_ollama"
-    assert host.user("_ollama").shell == "/usr/bin/false"
-    assert host.user("_ollama").uid < 1000
+    assert host.check_output(f"ps -o user= -p {process(host)}").strip() == "_ollama"
+    assert account(host, "_ollama")["shell"] == "/usr/bin/false"
+    assert account(host, "_ollama")["uid"] < 1000
 
 
 def test_the_settings_are_those_that_were_declared(host: Host) -> None:
-    output: bytes = host.run(f"cat /proc/{process(host)}/environ").stdout_bytes
-    variables = dict(part.split("=", 1) for part in output.decode().split("\0")[:-1])
+    words = host.check_output(f"ps eww -o command= -p {process(host)}").split()
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
     assert {name: value for name, value in variables.items() if name.startswith("OLLAMA_")} == {
         "OLLAMA_HOST": "127.0.0.1:11434",
         "OLLAMA_MODELS": f"{FOLDER}/models",
@@ -51,7 +66,7 @@ def test_the_settings_are_those_that_were_declared(host: Host) -> None:
 
 def test_the_version_in_force_is_a_link(host: Host) -> None:
     assert host.file(f"{FOLDER}/current").linked_to == f"{FOLDER}/versions/0.11.4"
-    assert host.file(f"/proc/{process(host)}/exe").linked_to.startswith(f"{FOLDER}/versions/0.11.4/")
+    assert program(host, process(host)).startswith(f"{FOLDER}/versions/0.11.4/")
     assert ask(host, "/api/version")["version"] == "0.11.4"
 
 
@@ -78,7 +93,7 @@ def test_a_killed_engine_is_started_again(host: Host) -> None:
     before = process(host)
     host.check_output(f"kill -9 {before}")
     deadline = time.monotonic() + 40
-    while (seen := host.run(f"pgrep --full --oldest '^{FOLDER}/current/bin/ollama serve'").stdout.strip()) in (
+    while (seen := host.run(f"pgrep -o -f '^{FOLDER}/current/bin/ollama serve'").stdout.strip()) in (
         "",
         str(before),
     ):

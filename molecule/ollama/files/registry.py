@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A registry of models as Ollama pulls from it: manifests, and blobs that are elsewhere, in ranges. Archives as well.
 
+usage: registry.py PORT
+
 It serves a folder of models of Ollama's. With a file `hold` in its own folder, it sends half of the next blob that is
 not small, and then nothing for as long as anybody waits; with a file `slow`, all of it, a little at a time. `journal`
 has what it sent of every blob.
@@ -8,6 +10,7 @@ has what it sent of every blob.
 
 import json
 import re
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +19,7 @@ FOLDER = Path(__file__).parent
 HOLD, SLOW, JOURNAL = FOLDER / "hold", FOLDER / "slow", FOLDER / "journal"
 SMALL = 100_000
 LITTLE, PAUSE_SECONDS = 10_000, 0.2
-ADDRESS = ("127.0.0.1", 5000)
+ADDRESS = ("127.0.0.1", int(sys.argv[1]))
 
 
 class Registry(BaseHTTPRequestHandler):

@@ -11,6 +11,6 @@ def test_nothing_of_an_installation_that_failed_is_in_force(host: Host) -> None:
 
 
 def test_the_blobs_of_removed_models_are_gone(host: Host) -> None:
-    large = host.check_output(f"find {FOLDER}/models/blobs -size +100k -printf '%f\\n'").split()
+    large = host.check_output(f"find {FOLDER}/models/blobs -type f -size +100k").split()
     assert len(large) == 1
     assert "partial" not in large[0]
