@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from caller_on_the_host import Caller
+from caller_on_the_host import FOUND_WITHIN_SECONDS, Caller
+from counters import EXPORTER, NOT_QUEUED, counted
 from loading import load
+from scratch import wait_until
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://linux"]
@@ -151,3 +153,26 @@ def test_what_kubelet_puts_aside_while_the_collector_is_away_is_read_and_once(
     caller.found(query, lambda lines: len(lines) >= 242)
     assert texts() == expected(242)
     assert {(labels["app"], labels["pod"]) for labels, *_ in caller.lines(query)} == {(name, "athena-model-proxy-7d9f")}
+
+
+@pytest.fixture
+def without_room(config: dict[str, Any], host: Host) -> Iterator[Collector]:
+    """A collector of a node whose queue takes nothing."""
+    queue = config["exporters"]["otlp_http/loki"]["sending_queue"]
+    del queue["batch"]
+    queue |= {"queue_size": 1, "block_on_overflow": False}
+    collector = Collector(host, config)
+    collector.start()
+    wait_until(lambda: bool(host.socket("tcp://127.0.0.1:18889").is_listening), FOUND_WITHIN_SECONDS)
+    yield collector
+    collector.stop()
+
+
+def test_lines_for_which_a_queue_has_no_room_are_counted(without_room: Collector, caller: Caller) -> None:
+    without_room.write(f"/var/log/pods/{POD}/no-room-{time.time_ns()}/0.log", cri(0, "no-room"))
+
+    def are_counted() -> bool:
+        found = counted(caller, "http://127.0.0.1:18889/metrics", NOT_QUEUED)
+        return any(value > 0 for labels, value in found.items() if EXPORTER in labels)
+
+    wait_until(are_counted, 2 * FOUND_WITHIN_SECONDS)
