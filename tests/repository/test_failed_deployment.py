@@ -1,11 +1,13 @@
 """What a deployment to a cluster does that fails: its own plays, without what they would do to hosts and cluster."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 from ledger_environment import CA, CONTENT, EGRESS, NAMES, NOTHING, TRACES, Ended, Environment, Tasks
 from loading import ROOT
+from playing import run_plays
 
 AWAY: Tasks = [
     {
@@ -132,3 +134,22 @@ def test_where_the_host_has_no_word_of_its_certificate_that_of_the_release_in_fo
     ended = deploy(environment, "deploy")
     assert ended.in_force_again
     assert ended.in_force_again["ca"] == "old"
+
+
+@pytest.mark.parametrize("rotated", ["", "jwt-secret", "database-owner"])
+def test_a_rollback_is_refused_while_the_vault_has_passwords_that_the_database_may_not_know(
+    environment: Environment, rotated: str
+) -> None:
+    if rotated:
+        deploy(environment, f"rotate {rotated}", image=FAILURE, database=AWAY)
+    entries = ("in_force", "vault")
+    look = [{"ansible.builtin.include_role": {"name": "release", "tasks_from": entry}} for entry in entries]
+    look.append({"ansible.builtin.debug": {"msg": "Against it: {{ athena_passwords_problem | to_json }}"}})
+    plays = [{"hosts": "cluster", "gather_facts": False, "tasks": look}]
+    done = run_plays(environment.folder, plays, inventory=environment.folder / "hosts.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.partition("Against it: ")[2].splitlines()[0])
+    if rotated == "database-owner":
+        assert told.startswith("The vault has newer values of database-owner than the release in force")
+    else:
+        assert told == ""
