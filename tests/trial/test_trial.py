@@ -1,10 +1,12 @@
 """molecule/shared/trial: what it starts is as its inventory says, and nothing of it stays."""
 
+import json
 import os
 import re
 import subprocess
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import httpx
@@ -37,7 +39,8 @@ def pod(started: Trial) -> str:
     arguments = ["--port", "8080", "--protected-mode", "no", "--save", ""]
     image = started.variables["athena_redis_image"]
     started.kubectl("run", "probe", f"--image={image}", "--command", "--", "redis-server", *arguments)
-    started.kubectl("expose", "pod", "probe", "--port", "8080", "--type", "NodePort")
+    keeps_addresses = json.dumps({"spec": {"externalTrafficPolicy": "Local"}})  # as a deployment's services have it
+    started.kubectl("expose", "pod", "probe", "--port", "8080", "--type", "NodePort", "--overrides", keeps_addresses)
     started.kubectl("wait", "--for=condition=Ready", "pod/probe", "--timeout", "60s")
     return "probe"
 
@@ -162,4 +165,5 @@ def test_this_machine_reaches_a_port_of_the_node_from_a_network_of_clients(start
     ask = f"exec 3<>/dev/tcp/{node}/{port}; echo CLIENT LIST >&3; head -n 2 <&3"
     seen = re.search(r" addr=([0-9.]+):", run("bash", "-c", ask))
     assert seen
-    assert f"{seen[1]}/32" in started.variables["athena_client_networks"]
+    networks = map(ip_network, started.variables["athena_client_networks"])
+    assert any(ip_address(seen[1]) in network for network in networks), seen[1]
