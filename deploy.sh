@@ -202,6 +202,7 @@ if [[ $action == plan ]]; then
   export ANSIBLE_CHANGES_FILE=$exchange/changes
 fi
 export ANSIBLE_CONFIG=$root/ansible.cfg
+export ANSIBLE_LOCAL_TEMP=$exchange/temporary # goes with it, however the run ends
 export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES # macOS may end a worker of Ansible otherwise, as its documentation says
 cd "$root"
 result=0
