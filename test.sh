@@ -6,12 +6,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
-# For full alone: scenarios of molecule, and tests on the trial.
-long_scenarios=(dev fleet grafana logs monitoring)
-long_tests=(
-  tests/trial/test_trial.py tests/trial/test_whole_system_faults_killed.py tests/trial/test_whole_system_fleet.py
-  tests/trial/test_whole_system_monitoring.py tests/trial/test_whole_system_out_of_reach.py tests/trial/test_whole_system_removed.py
-)
+# For full alone: these scenarios of molecule, and tests that are marked `long`.
+long_scenarios=(container_image dev fleet grafana kubernetes_app logs mac_host mlx monitoring)
 
 usage() {
   cat <<EOF
@@ -216,7 +212,7 @@ stage_integration() {
     prometheus-node-exporter:prometheus-node-exporter prometheus-postgres-exporter:prometheus-postgres-exporter \
     prometheus-redis-exporter:prometheus-redis-exporter prometheus-blackbox-exporter:prometheus-blackbox-exporter
   check "engines" env PYTHONPATH=service python -m tests.engines.prepare
-  tests service/tests -m "engine or slow" --numprocesses 2 --dist loadfile # a file's tests share their engines
+  tests service/tests -m "(engine or slow) and ($chosen)" --numprocesses 2 --dist loadfile # a file's tests share their engines
 }
 
 stage_deploy() {
@@ -248,19 +244,15 @@ stage_molecule() {
     if [[ $full == no && " ${long_scenarios[*]} " == *" $scenario "* ]]; then continue; fi
     beside "scenario $scenario" molecule --base-config molecule/config.yml test --scenario-name "$scenario"
   done
-  local left_out=("${long_tests[@]}")
-  if [[ $full == yes ]]; then
-    left_out=(tests/trial/test_trial.py)
-    tests_beside "${left_out[@]}"
-  fi
-  tests tests/trial "${left_out[@]/#/--ignore=}" --durations=0 --durations-min=10
+  if [[ $full == yes ]]; then tests_beside tests/trial/test_trial.py; fi
+  tests tests/trial --ignore=tests/trial/test_trial.py -m "$chosen" --durations=0 --durations-min=10
   settle
   check "Docker daemon ended" molecule/shared/dockerd stop $$
 }
 
 # --- from here to the end ---------------------------------------------------------------------------------------------
 
-stages=() full=no
+stages=() full=no chosen="not long"
 for argument; do
   case $argument in
     -h | --help)
@@ -269,7 +261,7 @@ for argument; do
       ;;
     fast) stages+=("${fast_stages[@]}") ;;
     full)
-      stages+=("${all_stages[@]}") full=yes
+      stages+=("${all_stages[@]}") full=yes chosen="long or not long"
       ;;
     lint | unit | integration | deploy | molecule) stages+=("$argument") ;;
     *)

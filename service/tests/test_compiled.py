@@ -12,7 +12,7 @@ import pytest
 from tests.support.compiled import COMPILE, SERVICE, compile_package, compiler
 
 WITHIN_SECONDS = 1100
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(WITHIN_SECONDS + 100)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(WITHIN_SECONDS + 100)]
 
 
 def run(*command: str | Path, site: Path | None = None) -> tuple[int | None, str]:

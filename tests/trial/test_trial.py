@@ -18,7 +18,8 @@ from athena.router.llm_router import LLMRouter
 from athena.router.types import Backend, BackendType, Snapshot
 from athena.settings import RouterSettings
 
-pytestmark = pytest.mark.timeout(1800)  # the first start on a machine builds a Kubernetes and an Ollama
+# The first start on a machine builds a Kubernetes and an Ollama.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

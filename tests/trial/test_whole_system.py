@@ -13,7 +13,13 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 # molecule's scenarios of a whole environment, in this order.
-SCENARIOS = ("half_failed", "upgrade", "rollback", "irreversible", "restore")
+SCENARIOS = [
+    pytest.param("half_failed", marks=pytest.mark.long),
+    "upgrade",
+    "rollback",
+    pytest.param("irreversible", marks=pytest.mark.long),
+    pytest.param("restore", marks=pytest.mark.long),
+]
 
 
 def test_a_plan_for_an_empty_cluster_tells_what_it_would_do_and_does_nothing(deployment: Deployment) -> None:

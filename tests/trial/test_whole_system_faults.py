@@ -7,7 +7,7 @@ from deployment import Deployment
 from pending import assert_that_all_was_done, change_everything, stopped_in
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 BACKUPS = "/var/backups/athena-postgresql"
 REVISION, NUMBER = "2a1b2c3d4e5f", 13

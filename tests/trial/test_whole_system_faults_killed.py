@@ -7,7 +7,7 @@ from pending import assert_that_all_was_done, change_everything, stopped_in
 from scratch import wait_until
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 REVISION, LATER = "3a1b2c3d4e5f", "4a1b2c3d4e5f"
 NUMBER = 12

@@ -8,7 +8,7 @@ import pytest
 from deployment import Deployment
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

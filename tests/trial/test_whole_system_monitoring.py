@@ -16,7 +16,7 @@ from trials import ROOT, run
 
 pytest_plugins = ["the_deployment"]
 # Loki and the collector are built, where no test before has needed them.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 SERVICES = {"admin", "orchestrator", "proxy"}
 APPS = {"athena-admin-backend", "athena-model-proxy", "athena-orchestrator"}

@@ -10,7 +10,7 @@ from deployment import Deployment
 from image_index import ELSEWHERE, HERE, push_index
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from scratch import wait_until
 from trials import run
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 ADMIN = ("deployment/athena-admin-backend", "--namespace", "athena-admin")
 REDIS = ("deployment/redis", "--namespace", "athena")

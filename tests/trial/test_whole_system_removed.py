@@ -15,7 +15,7 @@ from deployment import Deployment, secrets_in
 from athena.proxy.keys import new_key
 
 pytest_plugins = ["the_deployment"]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
