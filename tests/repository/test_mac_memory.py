@@ -54,7 +54,7 @@ settings = st.fixed_dictionaries(
     optional={
         "OLLAMA_NUM_PARALLEL": st.integers(0, 64) | st.sampled_from(["0", "4"]),
         "OLLAMA_MAX_LOADED_MODELS": st.integers(0, 6),
-        "OLLAMA_KV_CACHE_TYPE": st.sampled_from(["f16", "q8_0", "q4_0"]),
+        "OLLAMA_KV_CACHE_TYPE": st.just("f16"),
     },
 )
 
@@ -98,10 +98,14 @@ def test_more_of_any_setting_of_ollama_never_takes_less(
     assert needed(*declared, told={**had, name: had[name] + more}) >= needed(*declared, told=had)
 
 
-@given(models)
-def test_fewer_bits_never_take_more(model: dict[str, Any]) -> None:
-    four, eight, full = (memory.bytes_per_token(model, bits) for bits in (4.5, 8.5, 16))
-    assert four <= eight <= full
+@given(st.lists(models, min_size=1, max_size=6), settings, st.sampled_from(["q8_0", "q4_0"]))
+def test_a_cache_that_ollama_may_not_take_frees_nothing(
+    declared: list[dict[str, Any]], told: dict[str, Any], kind: str
+) -> None:
+    # Ollama goes back to 16 bits for a model that flash attention is not for.
+    smaller = {**told, "OLLAMA_FLASH_ATTENTION": True, "OLLAMA_KV_CACHE_TYPE": kind}
+    assert memory.problems(declared, smaller) == []
+    assert needed(*declared, told=smaller) == needed(*declared, told=told)
 
 
 @given(st.lists(anything, min_size=1, max_size=6), st.integers(0, 4096), st.integers(1, 500_000), settings)
@@ -139,7 +143,6 @@ def test_what_ollama_is_told_counts_for_each_of_its_models() -> None:
     assert needed(MODEL, {**MODEL, "name": "b"}, told=four) == 2 * needed(MODEL, told=four)
     # A model that wants less gets the context of all.
     assert needed({**MODEL, "context_tokens": 256}, told={"OLLAMA_CONTEXT_LENGTH": 32768}) == 5 * 1024 + 4 * 1024
-    assert needed(MODEL, told={**SETTINGS, "OLLAMA_KV_CACHE_TYPE": "q8_0"}) == 5 * 1024 + 1024 * 8.5 / 16
     assert needed(MODEL, told={**SETTINGS, "OLLAMA_NUM_PARALLEL": "0"}) == needed(MODEL)
 
 
@@ -173,11 +176,6 @@ def test_a_server_of_mlx_generates_for_no_fewer_than_it_reads_prompts_of_and_rea
     assert needed(of_eight) == 5 * 1024 + 15 * 1024
     assert memory.at_once({**MLX, "decode_concurrency": 8, "prompt_concurrency": 4}) == (8, 3)
     assert memory.demand(of_eight, memory.Ollama()).kv_words.endswith(" B x 8192 x (8 + 7)")
-
-
-def test_quantized_keys_and_values_carry_their_scales() -> None:
-    assert memory.bytes_per_token(MODEL, memory.CACHE_BITS["q8_0"]) == 2 * 32 * 8 * 128 * 8.5 / 8
-    assert memory.bytes_per_token(MODEL, memory.CACHE_BITS["q4_0"]) == 2 * 32 * 8 * 128 * 4.5 / 8
 
 
 def test_nothing_is_kept_free_where_there_is_no_model() -> None:
@@ -287,6 +285,25 @@ def test_settings_that_ollama_would_misread_are_refused(told: dict[str, Any], wo
     [problem] = memory.problems([MODEL], told)
     assert problem.startswith(f"mac_host_ollama_settings{words if words[0] == ':' else ' ' + words}")
     assert memory.problems([MLX], told) == []  # of no Ollama
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("flash", [None, False, 0, "0", "false", "False", "f", "", " 'false' "], ids=repr)
+def test_a_smaller_cache_without_flash_attention_is_refused(kind: str, flash: Any) -> None:
+    told = {**SETTINGS, "OLLAMA_KV_CACHE_TYPE": kind, **({} if flash is None else {"OLLAMA_FLASH_ATTENTION": flash})}
+    [problem] = memory.problems([MODEL], told)
+    assert problem == (
+        f"mac_host_ollama_settings: OLLAMA_KV_CACHE_TYPE is {kind}, which Ollama ignores without flash attention; set"
+        " OLLAMA_FLASH_ATTENTION to true, or leave OLLAMA_KV_CACHE_TYPE out"
+    )
+    assert memory.problems([MLX], told) == []  # of no Ollama
+
+
+@pytest.mark.parametrize("flash", [True, 1, "1", "true", "True", "T", "on"], ids=repr)
+def test_a_smaller_cache_with_flash_attention_counts_where_the_model_says_what_it_takes(flash: Any) -> None:
+    told = {**SETTINGS, "OLLAMA_KV_CACHE_TYPE": "q8_0", "OLLAMA_FLASH_ATTENTION": flash}
+    assert memory.problems([MODEL], told) == []
+    assert needed({**MODEL, "kv_bytes_per_token": 68 * 1024}, told=told) == 5 * 1024 + 8 * 68
 
 
 def test_figures_that_are_read_need_not_be_declared() -> None:

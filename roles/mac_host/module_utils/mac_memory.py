@@ -10,8 +10,10 @@ Where the figures come from:
   llama.cpp, which Ollama runs, hold just that. A sliding window makes a layer hold less, and latent attention
   (DeepSeek) far less: neither is taken into account. `kv_bytes_per_token` says it where that refuses too much.
 - `STEP`: mlx_lm's `KVCache.step`, 256; Ollama pads a context likewise.
-- `CACHE_BITS`: an element of `OLLAMA_KV_CACHE_TYPE`. q8_0 and q4_0 of llama.cpp have a scale of 16 bits for 32
-  elements, half a bit each. A server of mlx that the role mlx starts keeps 16 bits.
+- `ELEMENT_BYTES`: 16 bits, also where `OLLAMA_KV_CACHE_TYPE` says less. Ollama takes that with flash attention alone,
+  and goes back to 16 bits by itself, with a warning in its log, for each model that flash attention is not for: one
+  that only embeds, one whose keys and values are of different length, an architecture that it does not know there. Of
+  a model that was seen to take it `kv_bytes_per_token` says it. A server of mlx that the role mlx starts keeps 16 bits.
 - Requests at once, of mlx: `BatchGenerator` of mlx_lm generates for as many as `--decode-concurrency` says, and never
   for fewer than `--prompt-concurrency` (32 and 8 where nobody sets them). Below that it takes in prompts until
   `--prompt-concurrency` of them are being read, however few places are left: the most is a full batch but one, and as
@@ -33,7 +35,10 @@ from typing import Any
 
 MIB = 1 << 20
 STEP = 256
-CACHE_BITS = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}
+ELEMENT_BYTES = 2
+CACHE_TYPES = ("f16", "q8_0", "q4_0")
+# What Go reads as false. Ollama takes whatever it cannot read for true.
+OFF = ("", "0", "f", "F", "false", "False", "FALSE")
 DECODED, READ = 32, 8
 PROMPT_CACHES = 10
 LOADED = 3
@@ -60,11 +65,10 @@ class FiguresError(Exception):
 
 @dataclass(frozen=True)
 class Ollama:
-    """What an Ollama does for every model: requests at once, tokens of each, bits of an element; and models at once."""
+    """What an Ollama does for every model: requests at once, and tokens of each; and models at once."""
 
     parallel: int = 1
     context_tokens: int = 0
-    cache_bits: float = CACHE_BITS["f16"]
     loaded: int = LOADED
 
 
@@ -74,7 +78,6 @@ def ollama_of(settings: Mapping[str, Any]) -> Ollama:
     return Ollama(
         parallel=numbers["OLLAMA_NUM_PARALLEL"] or 1,
         context_tokens=numbers["OLLAMA_CONTEXT_LENGTH"],
-        cache_bits=CACHE_BITS[settings.get("OLLAMA_KV_CACHE_TYPE") or "f16"],
         loaded=numbers["OLLAMA_MAX_LOADED_MODELS"] or LOADED,
     )
 
@@ -109,15 +112,24 @@ def _faults_of(settings: Mapping[str, Any]) -> list[str]:
         for name in SETTINGS
         if isinstance(settings.get(name), bool) or not str(settings.get(name, 0)).isdecimal()
     ]
-    if settings.get("OLLAMA_KV_CACHE_TYPE", "f16") not in CACHE_BITS:
-        kind = settings["OLLAMA_KV_CACHE_TYPE"]
-        faults.append(f"{where}: OLLAMA_KV_CACHE_TYPE must be one of {', '.join(CACHE_BITS)}; it is {kind!r}")
+    faults += _faults_of_cache(settings, where)
     if settings.get("OLLAMA_CONTEXT_LENGTH", 0) in (0, "0"):
         faults.append(
             f"{where} has no OLLAMA_CONTEXT_LENGTH, and by itself Ollama may take a context of 262144 tokens for every"
             " request of a model; set it, here and for Ollama, to the longest prompt with its reply"
         )
     return faults
+
+
+def _faults_of_cache(settings: Mapping[str, Any], where: str) -> list[str]:
+    kind = settings.get("OLLAMA_KV_CACHE_TYPE", "f16")
+    if kind not in CACHE_TYPES:
+        return [f"{where}: OLLAMA_KV_CACHE_TYPE must be one of {', '.join(CACHE_TYPES)}; it is {kind!r}"]
+    has_flash_attention = str(settings.get("OLLAMA_FLASH_ATTENTION", "")).strip(" \"'") not in OFF
+    if kind == "f16" or has_flash_attention:
+        return []
+    ignored = f"{where}: OLLAMA_KV_CACHE_TYPE is {kind}, which Ollama ignores without flash attention"
+    return [f"{ignored}; set OLLAMA_FLASH_ATTENTION to true, or leave OLLAMA_KV_CACHE_TYPE out"]
 
 
 def _faults(model: Mapping[str, Any], place: int) -> list[str]:
@@ -196,14 +208,13 @@ def _largest(value: Any) -> int:
     return max(value, default=0) if isinstance(value, list) else int(value or 0)
 
 
-def bytes_per_token(model: Mapping[str, Any], bits: float = CACHE_BITS["f16"]) -> int:
-    """Return what one token of a context takes, rounded up: as declared, or by the model's shape."""
+def bytes_per_token(model: Mapping[str, Any]) -> int:
+    """Return what one token of a context takes: as declared, or by the model's shape."""
     declared = model.get("kv_bytes_per_token")
     if declared is not None:
         return int(declared)
     width = model["head_dim"] + (model.get("value_dim") or model["head_dim"])
-    elements = model["layers"] * model["kv_heads"] * width
-    return int(-(-elements * int(2 * bits) // 16))
+    return int(model["layers"] * model["kv_heads"] * width * ELEMENT_BYTES)
 
 
 def at_once(model: Mapping[str, Any]) -> tuple[int, int]:
@@ -218,7 +229,7 @@ def demand(model: Mapping[str, Any], ollama: Ollama) -> Demand:
 
 
 def _of_ollama(model: Mapping[str, Any], ollama: Ollama) -> Demand:
-    each = bytes_per_token(model, ollama.cache_bits)
+    each = bytes_per_token(model)
     context = _padded(max(model["context_tokens"], ollama.context_tokens))
     return Demand(
         name=model["name"],
