@@ -48,7 +48,7 @@ class Library:
         )
         self.first_token = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "Time from a request's arrival to the first token of its stream.",
+            "Time from a request's arrival to the first token of its stream, or until its caller gave up after 2.5 s.",
             LABELS,
             buckets=FIRST_TOKENS,
             registry=self.registry,

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from athena.proxy.forward import FIRST_TOKEN_WITHIN_SECONDS
 from tests.steadiness.world import Proxy, World, until, world
 from tests.support.caller import OLLAMA_CHAT, OPENAI_CHAT, Caller, question
 from tests.support.faults.behaviours import BLACK_HOLE
@@ -73,6 +74,30 @@ async def test_every_caller_that_leaves_is_felt_by_the_engine(stage: Stage, call
     assert stage.engine.report().left.keys() == asked.keys()
     await until(lambda: stage.cancelled() - before == len(WAYS))
     assert stage.proxy.metric("http_server_active_requests") == 0
+
+
+@pytest.mark.slow
+async def test_a_caller_that_gives_up_after_longer_than_is_promised_counts_as_a_late_first_token(
+    stage: Stage, callers: list[Caller]
+) -> None:
+    def first_tokens(suffix: str) -> float:
+        return stage.proxy.metric(f"gen_ai_server_time_to_first_token_seconds_{suffix}")
+
+    before = stage.cancelled(), first_tokens("count"), first_tokens("sum")
+    stage.engine.become("hang")
+    stage.engine.forget()
+    await stage.send_all(callers, "hang")
+    await until(lambda: stage.engine.report().running == len(WAYS))
+    early, late = callers[:4], callers[4:]
+    for caller in early:
+        caller.leave()
+    await asyncio.sleep(FIRST_TOKEN_WITHIN_SECONDS + 0.1)
+    for caller in late:
+        caller.leave()
+    await until(lambda: stage.cancelled() - before[0] == len(WAYS))
+    streams = sum(stream for _, _, stream in WAYS[4:])
+    assert first_tokens("count") - before[1] == streams
+    assert first_tokens("sum") - before[2] > streams * FIRST_TOKEN_WITHIN_SECONDS
 
 
 async def test_a_caller_that_leaves_while_the_engine_cannot_be_reached_leaves_nothing_behind(

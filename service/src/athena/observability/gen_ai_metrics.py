@@ -34,9 +34,10 @@ class _Counts:
         group = error_types.group_of(error_type)
         self.requests = metrics.requests.at(group)
         self.duration = metrics.duration.at(*labels, error_type, group)
-        # Where no engine answered there are no tokens, and no series that would say so for ever.
+        # Where no engine answered there are no tokens, and no series that would say so for ever; a caller that left may
+        # have waited for the first one in vain.
         told = metrics if labels[2] != NO_PROVIDER else GenAiMetrics()
-        self.first_token = told.first_token.at(*labels)
+        self.first_token = (metrics if error_type == error_types.CANCELLED else told).first_token.at(*labels)
         self.per_token = told.per_token.at(*labels)
         self.input_tokens = told.tokens.at(*labels, "input")
         self.output_tokens = told.tokens.at(*labels, "output")
@@ -66,7 +67,7 @@ class GenAiMetrics:
         self.first_token = Family(
             Kind.HISTOGRAM,
             "gen_ai_server_time_to_first_token_seconds",
-            "Time from a request's arrival to the first token of its stream.",
+            "Time from a request's arrival to the first token of its stream, or until its caller gave up after 2.5 s.",
             _LABELS,
             bounds=_FIRST_TOKEN_BUCKETS,
         )
@@ -99,7 +100,7 @@ class GenAiMetrics:
         first_token: float | None,
         usage: Usage | None,
     ) -> None:
-        """Count one request. `first_token` is the time to it in seconds, None where no stream was given.
+        """Count one request. `first_token` is the time to it in seconds, None where no stream was given, or waited for.
 
         `model` is one that the registry knows, or OTHER_MODEL. `provider` is the engine type that answered, or
         NO_PROVIDER; `backend_id` that engine's row, None where it has none. `error_type` is empty or one of

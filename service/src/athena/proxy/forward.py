@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+FIRST_TOKEN_WITHIN_SECONDS = 2.5  # as the alerts promise it: roles/prometheus/files/rules/promises.yml
 _UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
@@ -67,6 +68,8 @@ class Forwarder:
                 exchange.close_after()
                 forwarding.fail(ShuttingDownError("This server is being shut down; ask again.", retry_after=1))
             forwarding.error_type = self._why_cancelled(exchange)
+            if forwarding.error_type == CANCELLED:
+                _wait_in_vain(forwarding)
             raise
         except Exception:
             log.exception(
@@ -153,6 +156,16 @@ class Forwarder:
         )
         if forwarding.span is not None:
             _end(forwarding.span, forwarding)
+
+
+def _wait_in_vain(forwarding: Forwarding) -> None:
+    """Let a caller that left count as one whose first token was late, where it had waited for longer than is promised.
+
+    Or nobody would see engines that are too slow for callers who give up. One that left sooner says nothing of them.
+    """
+    call, waited = forwarding.call, perf_counter() - forwarding.exchange.started
+    if call is not None and call.stream and forwarding.first_token is None and waited > FIRST_TOKEN_WITHIN_SECONDS:
+        forwarding.first_token = waited
 
 
 def _begin(traces: "Traces", forwarding: Forwarding) -> "Span":
