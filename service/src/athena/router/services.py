@@ -5,7 +5,7 @@ from random import Random
 from typing import Self
 
 from athena.observability import logs, tracing
-from athena.observability.router_metrics import RouterMetrics
+from athena.observability.router_metrics import BackendReading, RouterMetrics
 from athena.router.attempt import Books
 from athena.router.board import Board
 from athena.router.dispatch import Dispatcher
@@ -82,7 +82,7 @@ class RouterServices:
             ollama_concurrency=settings.ollama_concurrency,
             random=random,
         )
-        self.metrics.watch_backends(self.gates.readings)
+        self.metrics.watch_backends(self._readings)
         self.metrics.watch_configuration(lambda: (self.configuration.snapshot.version, self.configuration.reachable))
         judge = _judge(settings, random)
         self.dispatcher = Dispatcher(
@@ -103,6 +103,11 @@ class RouterServices:
         await self._stack.enter_async_context(self.figures)
         await self._stack.enter_async_context(self.configuration)
         return self
+
+    def _readings(self) -> list[BackendReading]:
+        """Return how the backends of the present configuration do, also where no request has come since it changed."""
+        self.dispatcher.follow()
+        return self.gates.readings()
 
     async def _watch(self, periods: Periods, random: Random, *, judges: bool) -> None:
         upstream = UpstreamClient(connect_seconds=periods.check_within)
