@@ -7,7 +7,7 @@ cd "$root"
 all_stages=(lint unit integration deploy molecule)
 fast_stages=(lint unit)
 # For full alone: these scenarios of molecule, and tests that are marked `long`.
-long_scenarios=(container_image dev fleet grafana kubernetes_app logs mac_host mlx monitoring)
+long_scenarios=(container_image dev fleet grafana kubernetes_app logs mac_host mlx monitoring ollama postgresql)
 
 usage() {
   cat <<EOF
@@ -18,12 +18,12 @@ stages
   unit          tests of the service against an embedded PostgreSQL
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
-  molecule      roles on hosts in containers, and those for a cluster on a real Kubernetes; a trial, which is a whole
-                environment on one machine: its life, its scenarios of molecule, and what may befall it
-fast is lint and unit; full is every stage with what takes longest as well: deploy.sh on a bare Debian 13 host in a container; a
-fleet of hosts with engines that is changed under load, or beside a cluster; a monitoring host with alerts, logs and dashboards; a
-deployment that is killed in each of its steps; parts of an environment out of reach, run by others, or removed with the data; what
-a trial itself is made of.
+  molecule      a trial, which is a whole environment on one machine with a real Kubernetes: deployed, changed, rolled back under
+                load; beside it the roles launchd_job and release on hosts in containers
+fast is lint and unit; full is every stage with what takes longest as well: every role on hosts in containers, engines and all; the
+proxy in its compiled form; deploy.sh on a bare Debian 13 host; a fleet of hosts with engines that is changed under load; a
+monitoring host with alerts, logs and dashboards; and of a trial what goes wrong half way, migrations that cannot go back, secrets
+rotated, backups restored, a deployment killed in each of its steps, parts out of reach, run by others, or removed with the data.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.
@@ -217,7 +217,7 @@ stage_integration() {
 
 stage_deploy() {
   check "programs" need prometheus:prometheus promtool:prometheus
-  local arguments=(tests/deploy --durations=0 --durations-min=5)
+  local arguments=(tests/deploy -m "$chosen" --durations=0 --durations-min=5)
   if [[ " ${stages[*]} " == *" deploy molecule "* ]]; then
     echo "Beside those of the next stage: both mostly wait."
     tests_beside "${arguments[@]}"

@@ -104,6 +104,7 @@ def test_a_deployment_tells_programs_what_it_did_in_its_last_line(environment: E
     assert 0 < sum(step["seconds"] for step in said["steps"]) <= said["seconds"]
 
 
+@pytest.mark.long
 def test_prometheus_runs_beside_the_services_where_it_is_asked_for_and_sees_them_all(environment: Environment) -> None:
     of_before = environment.state / "prometheus/rules/own-of-before.yml"
     of_before.parent.mkdir(parents=True)
@@ -344,6 +345,7 @@ def test_a_rollback_brings_code_and_schema_back(environment: Environment) -> Non
     assert environment.is_well()
 
 
+@pytest.mark.long
 def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where_the_older_code_runs_on_it(
     environment: Environment,
 ) -> None:
@@ -367,6 +369,7 @@ def test_a_rollback_over_a_migration_that_cannot_go_back_leaves_the_schema_where
     assert environment.run("plan").code == 7, "the newer code is still to be deployed"
 
 
+@pytest.mark.long
 def test_a_rollback_over_a_migration_that_the_older_code_does_not_run_on_is_left_to_a_person(
     environment: Environment,
 ) -> None:
@@ -404,6 +407,7 @@ def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(envir
     assert environment.run("status").code == 0
 
 
+@pytest.mark.long
 def test_the_lock_of_a_killed_run_can_be_removed_and_what_is_half_done_is_known_until_it_is_mended(
     environment: Environment,
 ) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(1800)
 # molecule's scenarios of a whole environment, in this order.
 SCENARIOS = [
     pytest.param("half_failed", marks=pytest.mark.long),
-    "upgrade",
+    pytest.param("upgrade", marks=pytest.mark.long),
     "rollback",
     pytest.param("irreversible", marks=pytest.mark.long),
     pytest.param("restore", marks=pytest.mark.long),
@@ -95,6 +95,7 @@ def test_the_scenario(deployment: Deployment, scenario: str) -> None:
     run("env", f"ATHENA_SHARED_TRIAL={deployment.trial.name}", *command)
 
 
+@pytest.mark.long
 def test_secrets_are_rotated_and_everything_uses_the_new_ones(deployment: Deployment) -> None:
     before = deployment.releases()[-1]["content"]["secrets"]
     done = deployment.run("rotate")
@@ -104,6 +105,7 @@ def test_secrets_are_rotated_and_everything_uses_the_new_ones(deployment: Deploy
     assert deployment.told("status")["problems"] == []
 
 
+@pytest.mark.long
 def test_destroy_keeps_what_holds_data_and_a_deployment_brings_the_rest_back(deployment: Deployment) -> None:
     before = deployment.in_force()
     done = deployment.run("destroy", "--yes")
