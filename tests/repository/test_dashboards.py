@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,18 @@ athena_release_schema_info{revision="b"} 1
 """
 
 
+def prometheus_shows(panel: str, seen: str, shown: Mapping[str, float], folder: Path) -> None:
+    """Have promtool compare what a panel shows of series: by labels, the values."""
+    [query] = [one.query for one in PROMETHEUS if one.panel == panel]
+    series = [dict(zip(("series", "values"), line.rsplit(" ", 1), strict=True)) for line in seen.split("\n") if line]
+    samples = [{"labels": labels, "value": value} for labels, value in shown.items()]
+    asked_once = {"expr": query, "eval_time": "0m", "exp_samples": samples}
+    file = folder / "panel.yml"
+    file.write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": [asked_once]}]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("panel", "shown"),
     [
@@ -135,11 +148,17 @@ athena_release_schema_info{revision="b"} 1
 def test_a_panel_about_the_release_shows_what_prometheus_sees_and_the_rest_by_the_last_look(
     panel: str, shown: dict[str, int], tmp_path: Path
 ) -> None:
-    [query] = [one.query for one in PROMETHEUS if one.panel == panel]
-    series = [dict(zip(("series", "values"), line.rsplit(" ", 1), strict=True)) for line in SEEN.split("\n") if line]
-    samples = [{"labels": f'{{service="{service}"}}', "value": value} for service, value in shown.items()]
-    asked_once = {"expr": query, "eval_time": "0m", "exp_samples": samples}
-    file = tmp_path / "panel.yml"
-    file.write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": [asked_once]}]}))
-    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    prometheus_shows(panel, SEEN, {f'{{service="{service}"}}': value for service, value in shown.items()}, tmp_path)
+
+
+SENSORS = """
+node_thermal_zone_temp{instance="linux-1:9100",type="x86_pkg_temp"} 61
+node_hwmon_temp_celsius{instance="linux-1:9100",sensor="temp1"} 63
+node_hwmon_temp_celsius{instance="linux-1:9100",sensor="temp3"} 127
+node_hwmon_temp_celsius{instance="linux-2:9100",sensor="temp1"} 104
+"""
+
+
+def test_a_temperature_is_not_that_of_an_input_that_no_sensor_is_at(tmp_path: Path) -> None:
+    shown = {'{instance="linux-1:9100"}': 63, '{instance="linux-2:9100"}': 104}
+    prometheus_shows("Temperature", SENSORS, shown, tmp_path)

@@ -25,8 +25,13 @@ _STATES = most("instance, engine, kind, state", f"{of('athena_engine_state', _ON
 _MODELS = most("instance, engine, model", of("athena_engine_info", _ON))
 _SHOWN = total("instance, engine, outcome", f"{rate('athena_engine_probes_total', _ON)} > 0")
 _RESTARTS = total("instance, engine, result", growth("athena_engine_restarts_total", _ON, "1h"))
-_SENSORS = ("node_thermal_zone_temp", "node_hwmon_temp_celsius", "athena_host_temperature_celsius")
-_DEGREES = most("instance", " or ".join(of(metric, _ON) for metric in _SENSORS))
+# As the alert HostHot: an input of hwmon that no sensor is at tells 127 for good.
+_SENSORS = (
+    of("node_thermal_zone_temp", _ON),
+    f"{of('node_hwmon_temp_celsius', _ON)} < 125",
+    of("athena_host_temperature_celsius", _ON),
+)
+_DEGREES = most("instance", " or ".join(_SENSORS))
 _IDLE = rate("node_cpu_seconds_total", f'{_ON}, mode="idle"')
 
 
