@@ -6,7 +6,7 @@ The variables of the dashboards are filled in: all models, backends and hosts, a
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,18 +32,22 @@ class Asked(NamedTuple):
     instant: bool
 
 
-def asked(source: str) -> Iterator[Asked]:
-    """Yield the queries of all panels, and of what marks releases, to Prometheus (`prometheus`) or Loki (`loki`)."""
+def asked(source: str, **typed: str) -> Iterator[Asked]:
+    """Yield the queries of all panels, and of what marks releases, to Prometheus (`prometheus`) or Loki (`loki`).
+
+    `typed` has what somebody gave for a variable in the place of what is filled in else.
+    """
+    values = FILLED | {f"${name}": value for name, value in typed.items()}
     for file in sorted(DASHBOARDS.glob("*.json")):
         content = json.loads(file.read_text())
         for mark in content["annotations"]["list"]:
             if mark["datasource"]["type"] == source:
-                yield Asked(file.stem, f"marks: {mark['name']}", source, filled(mark["expr"]), instant=False)
+                yield Asked(file.stem, f"marks: {mark['name']}", source, filled(mark["expr"], values), instant=False)
         for panel in panels(content):
             for target in panel["targets"]:
                 if panel["datasource"]["type"] == source:
                     instant = bool(target.get("instant"))
-                    yield Asked(file.stem, panel["title"], source, filled(target["expr"]), instant)
+                    yield Asked(file.stem, panel["title"], source, filled(target["expr"], values), instant)
 
 
 def panels(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -54,9 +58,9 @@ def panels(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield panel
 
 
-def filled(query: str) -> str:
-    """Return a query as Grafana would send it."""
-    for variable, value in FILLED.items():
+def filled(query: str, values: Mapping[str, str]) -> str:
+    """Return a query as Grafana would send it, with the values of variables."""
+    for variable, value in values.items():
         query = query.replace(variable, value)
     return query
 

@@ -110,6 +110,12 @@ def test_every_panel_of_the_dashboards_shows_something(caller: Caller) -> None:
         assert shown(caller, query), query
 
 
+def test_a_panel_of_one_request_shows_nothing_where_no_id_is_given(caller: Caller) -> None:
+    assert caller.found('{app=~".+"} | request_id=""')
+    [query] = [one.query for one in asked("loki", request_id="") if one.panel == "The request"]
+    assert caller.lines(query) == []
+
+
 def shown(caller: Caller, query: str) -> bool:
     """Wait until Loki has an answer to what a panel asks; return whether it has one in the end."""
     until = time.monotonic() + FOUND_WITHIN_SECONDS

@@ -66,7 +66,8 @@ _LOGS = [
     lines("Warnings and errors", _SERIOUS),
     lines(
         "The request",
-        '{app=~".+"} | request_id="$request_id"',
+        # An id that is empty is that of every line without one: where none is given, nothing is shown.
+        '{app=~".+"} | request_id!="" | request_id="$request_id"',
         note="All lines of all services about it. Give the answer's x-request-id above, or follow a line's link.",
     ),
 ]
