@@ -45,3 +45,29 @@ def test_the_firewall_of_a_mac_guards_what_prometheus_asks_there() -> None:
 def test_collectors_of_nodes_are_read_only_where_pods_are_asked(asked: str, let_in: bool, tmp_path: Path) -> None:
     reader = value(tmp_path, "cluster", "log_collector_metrics_reader", athena_monitoring_reads_cluster=asked)
     assert bool(reader) is let_in
+
+
+@pytest.mark.parametrize(
+    ("exporters", "read"),
+    [
+        ({}, []),
+        (
+            {"node-1": "192.0.2.11:9100", "node-2": "[2001:db8::2]:9101"},
+            [
+                {"address": "192.0.2.11:9100", "labels": {"instance": "node-1:9100"}},
+                {"address": "[2001:db8::2]:9101", "labels": {"instance": "node-2:9101"}},
+            ],
+        ),
+    ],
+)
+def test_exporters_of_other_hosts_are_read_and_not_asked_for_their_health(
+    exporters: dict[str, str], read: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    got = value(
+        tmp_path,
+        "monitoring",
+        "{'node': prometheus_targets.node, 'probes': prometheus_probes}",
+        athena_monitored_node_exporters=exporters,
+    )
+    own = {"address": "127.0.0.1:9100", "labels": {"instance": "monitoring-1:9100"}}
+    assert got == {"node": [own, *read], "probes": []}
