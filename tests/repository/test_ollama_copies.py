@@ -25,6 +25,7 @@ BLOBS = [hashlib.shake_256(b"weights").digest(3 << 20), b"a template", b"{}"]
 
 load("roles/ollama/module_utils/ollama_pulls.py")
 copies = load("roles/ollama/module_utils/ollama_copies.py")
+load("roles/ollama/module_utils/ollama_keeping.py")
 model = load("roles/ollama/library/ollama_model.py")
 
 

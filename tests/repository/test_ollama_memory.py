@@ -12,6 +12,7 @@ from serving import Answering, serving
 
 load("roles/ollama/module_utils/ollama_pulls.py")
 load("roles/ollama/module_utils/ollama_copies.py")
+load("roles/ollama/module_utils/ollama_keeping.py")
 model = load("roles/ollama/library/ollama_model.py")
 
 A, B = "a:latest", "b:latest"
@@ -129,13 +130,6 @@ def test_a_model_that_stays_in_memory_is_a_failure_with_the_remedy() -> None:
 def test_what_no_name_leads_to_any_more_is_told_by_the_name_it_had() -> None:
     told = only(Has({A: NEW}, [(A, OLD), (A, NEW), (B, "2" * 64)]))
     assert (told["lost"], told["unloaded"], told["changed"]) == ([A, B], [], False)
-
-
-def test_a_model_is_loaded_when_any_row_is_what_its_name_leads_to() -> None:
-    with an_ollama(Has({A: NEW}, [(A, NEW), (A, OLD)])) as ollama:
-        assert ollama.is_loaded(A)
-    with an_ollama(Has({A: NEW}, [(A, OLD)])) as ollama:
-        assert not ollama.is_loaded(A)
 
 
 def test_what_a_name_led_to_is_kept_and_leaves_the_memory_by_the_name_of_then(

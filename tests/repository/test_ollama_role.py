@@ -8,6 +8,7 @@ from loading import load
 filters = load("roles/ollama/filter_plugins/ollama.py")
 pulls = load("roles/ollama/module_utils/ollama_pulls.py")
 load("roles/ollama/module_utils/ollama_copies.py")
+load("roles/ollama/module_utils/ollama_keeping.py")
 model, port = load("roles/ollama/library/ollama_model.py"), load("roles/ollama/library/ollama_port.py")
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.ollama_copies import CopyPausedError, canonical, copied, is_digest
+from ansible.module_utils.ollama_keeping import FOR_EVER, is_kept_otherwise, lifetime, seconds_left
 from ansible.module_utils.ollama_pulls import BrokenOffError, ModelError, Progress, Silence, pull
 
 DOCUMENTATION = """
@@ -30,9 +31,9 @@ options:
   name: {description: "The model, for `present` and `loaded`.", type: str, default: ''}
   state:
     description: >-
-      `present`, it is there, with the digest; `loaded`, it is in memory as well; `only`, no model is in memory that
-      `declared` does not name, and none is there either where that is asked for. Those in memory that no name leads to
-      are told as `lost`, because only a start of Ollama's rids the memory of them.
+      `present`, it is there, with the digest; `loaded`, it is in memory as well, and stays for `keep_alive`; `only`, no
+      model is in memory that `declared` does not name, and none is there either where that is asked for. Those in
+      memory that no name leads to are told as `lost`, because only a start of Ollama's rids the memory of them.
     type: str
     choices: [present, loaded, only]
     default: present
@@ -44,7 +45,11 @@ options:
     type: str
     default: ''
   insecure: {description: Whether its registry speaks plain http., type: bool, default: false}
-  keep_alive: {description: "How long it stays loaded, empty for Ollama's own default.", type: str, default: ''}
+  keep_alive:
+    description: >-
+      How long it stays loaded once nobody asks it: seconds, or 10m; negative, for ever. That begins anew with each
+      call, which is a change only if it was loaded for another time; of a shorter one nobody can tell.
+    type: str
   declared: {description: The models that may be there., type: list, elements: str, default: []}
   kept: {description: Models that `only` leaves as they are., type: list, elements: str, default: []}
   prune: {description: "Whether `only` removes files; otherwise it reports them.", type: bool, default: false}
@@ -107,13 +112,20 @@ class Ollama:
         """Return the digests of its models, by name."""
         return {canonical(model["name"]): model["digest"] for model in self.ask("GET", "/api/tags").get("models") or []}
 
+    def memory(self) -> list[dict[str, Any]]:
+        """Return what Ollama says of each model in memory."""
+        rows: list[dict[str, Any]] = self.ask("GET", "/api/ps").get("models") or []
+        return rows
+
     def loaded(self) -> dict[str, str]:
         """Return the names of the models in memory, by digest: after a change there may be two of one name."""
-        return {model["digest"]: canonical(model["name"]) for model in self.ask("GET", "/api/ps").get("models") or []}
+        return {model["digest"]: canonical(model["name"]) for model in self.memory()}
 
-    def is_loaded(self, name: str) -> bool:
-        """Return whether a model is in memory, as it is on the disk now."""
-        return self.models().get(name) in self.loaded()
+    def stays(self, name: str) -> float | None:
+        """Return for how many seconds a model, as it is on the disk now, is still in memory; None if it is not."""
+        digest = self.models().get(name)
+        ends = [model["expires_at"] for model in self.memory() if model["digest"] == digest]
+        return seconds_left(ends[0], time.time()) if ends else None
 
     def unload(self, name: str, digest: str, seconds: float) -> None:
         """Have a model in memory no longer; what is asked of it is answered first, for so many seconds at most."""
@@ -157,9 +169,8 @@ class Ollama:
 
     def load(self, name: str, keep_alive: str, seconds: float) -> None:
         """Load a model into memory; one that only embeds is asked for that."""
-        body: dict[str, Any] = {"model": name, "stream": False}
-        if keep_alive:
-            body["keep_alive"] = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
+        kept = int(keep_alive) if re.fullmatch(r"-?\d+", keep_alive) else keep_alive
+        body: dict[str, Any] = {"model": name, "keep_alive": kept, "stream": False}
         try:
             self.ask("POST", "/api/generate", body, seconds)
         except ModelError as error:
@@ -271,16 +282,18 @@ def have(ollama: Ollama, given: dict[str, Any], is_check: bool, log: Callable[[s
 
 
 def have_loaded(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
-    """Have the model in memory."""
+    """Have the model in memory, for as long as is declared from now on."""
+    wanted = lifetime(given["keep_alive"])
     try:
-        is_loaded = ollama.is_loaded(canonical(given["name"]))
+        left = ollama.stays(canonical(given["name"]))
     except Silence:
         if not is_check:
             raise
-        is_loaded = False
-    if not is_loaded and not is_check:
+        left = None
+    is_other = left is None or is_kept_otherwise(left, wanted)
+    if not is_check and (is_other or wanted < FOR_EVER):
         ollama.load(given["name"], given["keep_alive"], given["load_seconds"])
-    return {"changed": not is_loaded}
+    return {"changed": is_other}
 
 
 def have_only(ollama: Ollama, given: dict[str, Any], is_check: bool) -> dict[str, Any]:
@@ -322,7 +335,7 @@ def main() -> None:
             "digest": {"type": "str", "default": ""},
             "former_digest": {"type": "str", "default": ""},
             "insecure": {"type": "bool", "default": False},
-            "keep_alive": {"type": "str", "default": ""},
+            "keep_alive": {"type": "str"},
             "declared": {"type": "list", "elements": "str", "default": []},
             "kept": {"type": "list", "elements": "str", "default": []},
             "prune": {"type": "bool", "default": False},
@@ -336,7 +349,7 @@ def main() -> None:
             "folder": {"type": "path"},
             "user": {"type": "str", "default": ""},
         },
-        required_if=[("state", "present", ("name",)), ("state", "loaded", ("name",))],
+        required_if=[("state", "present", ("name",)), ("state", "loaded", ("name", "keep_alive"))],
         supports_check_mode=True,
     )
     given, ollama = module.params, Ollama(module.params["url"])
