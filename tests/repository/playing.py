@@ -18,15 +18,15 @@ LONGEST_SECONDS = 300
 def run_plays(
     folder: Path,
     plays: Sequence[Mapping[str, Any]],
-    *,
+    *arguments: str,
     inventory: Path | str = "localhost,",
     variables: Mapping[str, Any] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Write plays to the folder and run them, with extra variables; how they ended is the caller's to judge."""
+    """Write plays to the folder and run them, with more arguments and variables; the caller judges how they ended."""
     file = folder / "play.yml"
     file.write_text(yaml.safe_dump(list(plays), sort_keys=False))
     return subprocess.run(
-        [PLAYBOOK, "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), file],
+        [PLAYBOOK, "--inventory", inventory, "--extra-vars", json.dumps(variables or {}), *arguments, file],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         capture_output=True,
         text=True,

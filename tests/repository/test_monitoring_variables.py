@@ -1,6 +1,7 @@
 """What the monitoring of an environment makes of the inventory's settings."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,60 @@ def test_exporters_of_other_hosts_are_read_and_not_asked_for_their_health(
     )
     own = {"address": "127.0.0.1:9100", "labels": {"instance": "monitoring-1:9100"}}
     assert got == {"node": [own, *read], "probes": []}
+
+
+AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}  # where nothing listens
+
+
+def first_of_prometheus() -> dict[str, Any]:
+    """Return what the play that writes Prometheus' configuration begins with, to be imported from anywhere."""
+    metrics = ROOT / "playbooks/monitoring/metrics.yml"
+    written = {"name": "prometheus"}
+    [tasks] = [
+        play["tasks"]
+        for play in yaml.safe_load(metrics.read_text())
+        if any(task.get("ansible.builtin.import_role") == written for task in play["tasks"])
+    ]
+    return {"ansible.builtin.import_tasks": str(metrics.parent / tasks[0]["ansible.builtin.import_tasks"])}
+
+
+def targets(folder: Path, engines: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask hosts of `engines` what they are, as `monitoring` does, and write down what follows if it is not refused."""
+    inventory = {"monitoring": {"hosts": {"monitoring-1": LOCAL}}, "engines": {"hosts": engines}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    (folder / "group_vars").symlink_to(ROOT / "group_vars")
+    asked = {"ansible.builtin.setup": {"gather_subset": ["!all", "!min", "platform"]}}
+    read = "{'node': prometheus_targets.node, 'agent': prometheus_targets.agent, 'probes': prometheus_probes}"
+    kept = {"content": f"{{{{ {read} | to_json }}}}", "dest": str(folder / "targets.json"), "mode": "0600"}
+    plays = [
+        {"hosts": "monitoring:engines", "gather_facts": False, "tasks": [asked]},
+        {
+            "hosts": "monitoring",
+            "gather_facts": False,
+            "tasks": [first_of_prometheus(), {"ansible.builtin.copy": kept}],
+        },
+    ]
+    return run_plays(folder, plays, *arguments, inventory=folder / "hosts.yml")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--limit", "monitoring-1:linux-1")], ids=["does not answer", "left out"])
+def test_prometheus_is_left_as_it_is_where_nobody_knows_what_a_host_of_engines_is(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = targets(tmp_path, {"linux-1": LOCAL, "host-2": AWAY}, *arguments)
+    assert done.returncode != 0
+    assert "Linux or Macs: host-2. Run it again" in done.stderr
+    assert not (tmp_path / "targets.json").exists()
+
+
+def test_a_host_of_engines_that_is_away_is_what_the_inventory_says(tmp_path: Path) -> None:
+    linux, mac = ({**AWAY, "athena_engine_system": system} for system in ("Linux", "Darwin"))
+    done = targets(tmp_path, {"linux-1": LOCAL, "linux-2": linux, "mac-1": mac})
+    kept = json.loads((tmp_path / "targets.json").read_text())
+    assert [one["labels"]["instance"] for one in kept["node"]] == [
+        "monitoring-1:9100",
+        "linux-1:9100",
+        "linux-2:9100",
+    ], done.stdout
+    assert [one["labels"] for one in kept["agent"]] == [{"instance": "mac-1:8110", "service": "agent"}]
+    assert [one["instance"] for one in kept["probes"]] == ["http://mac-1:8110/health"]
