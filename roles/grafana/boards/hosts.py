@@ -87,6 +87,12 @@ _HEAT = [
         note="The hottest sensor of each Linux host. A Mac tells what follows instead.",
     ),
     _of_host("Speed that heat leaves", PERCENT, "athena_host_speed_limit_percent"),
+    _of_host(
+        "Thermal pressure",
+        NUMBER,
+        "athena_host_thermal_pressure",
+        "Macs: 0 nominal, 1 moderate, 2 heavy, 3 trapping, 4 sleeping; from 2 on the system slows the chip down.",
+    ),
     _of_host("Thermal warning", NUMBER, "athena_host_thermal_warning"),
     _of_host("GPU in use", PERCENT, "athena_host_gpu_utilization_percent"),
     figure("Up since", AGE, (of("athena_host_uptime_seconds", _ON), "{{instance}}"), span=8),

@@ -98,6 +98,7 @@ class FiguresReport(_Part):
     temperatures_celsius: Annotated[dict[Text, Number], Field(max_length=200)] = {}
     speed_limit_percent: Number | None = None
     thermal_warning: Count | None = None
+    thermal_pressure: Count | None = None
     gpu_percent: Number | None = None
 
 

@@ -136,6 +136,21 @@ def test_the_heat_of_a_mac_is_told_as_far_as_pmset_tells_it(
     assert macos.parse_thermal(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("com.apple.system.thermalpressurelevel 0\n", 0),
+        ("com.apple.system.thermalpressurelevel 2\n", 2),
+        ("com.apple.system.thermalpressurelevel\n", None),
+        ("com.apple.system.thermalpressurelevel: failed\n", None),
+        ("7\n", None),
+        ("", None),
+    ],
+)
+def test_the_thermal_pressure_of_a_mac_is_told_where_no_warning_is_recorded(text: str, level: int | None) -> None:
+    assert macos.parse_pressure(text) == level
+
+
 def test_the_gpu_of_a_mac_is_read() -> None:
     assert macos.parse_gpu(IOREG) == 91.0
     assert macos.parse_gpu("") is None
@@ -208,6 +223,7 @@ ANSWERS = {
     "sysctl -n kern.boottime": "{ sec = 1700000000, usec = 1 } Tue Nov 14 22:13:20 2023\n",
     "vm_stat": VM_STAT,
     "pmset -g therm": NO_THERM,
+    "notifyutil -g com.apple.system.thermalpressurelevel": "com.apple.system.thermalpressurelevel 2\n",
     "ioreg -r -d 1 -w 0 -c IOAccelerator": IOREG,
     "ps -axo pid=,ppid=,rss=,time=,etime=": PS,
     "ps -ww -o args= -p 501": "/opt/mlx/bin/python /opt/mlx/bin/mlx_lm.server --model '/Models/My Model'\n",
@@ -222,7 +238,7 @@ async def test_a_mac_is_read_by_the_programs_of_macos() -> None:
     host = macos.MacHost(answer, Path("/"))
     figures = await host.figures()
     assert (figures.memory_total, figures.memory_wired_limit) == (68719476736, 57344 * 1024 * 1024)
-    assert (figures.thermal_warning, figures.gpu_percent) == (0, 91.0)
+    assert (figures.thermal_warning, figures.thermal_pressure, figures.gpu_percent) == (0, 2, 91.0)
     process = await host.process(501)
     assert process is not None
     assert model_in(process.arguments) == "/Models/My Model"
@@ -238,7 +254,8 @@ async def test_a_program_that_a_mac_lacks_costs_its_own_figures_alone() -> None:
     host = macos.MacHost(fail, Path("/"))
     figures = await host.figures()
     assert figures.memory_available is not None
-    assert (figures.memory_total, figures.gpu_percent, figures.thermal_warning) == (None, None, None)
+    assert (figures.memory_total, figures.gpu_percent) == (None, None)
+    assert (figures.thermal_warning, figures.thermal_pressure) == (None, None)
     assert await host.process(501) is None
     assert await host.connections(8081) is None
 

@@ -48,6 +48,7 @@ MAC = HostFigures(
     uptime=86400.0,
     speed_limit=80.0,
     thermal_warning=1,
+    thermal_pressure=2,
     gpu_percent=97.0,
 )
 

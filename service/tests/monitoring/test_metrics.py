@@ -22,7 +22,7 @@ REPLIES = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_nam
 # Only a Mac has these.
 OF_A_MAC = {
     *("athena_host_memory_wired_bytes", "athena_host_memory_wired_limit_bytes", "athena_host_speed_limit_percent"),
-    *("athena_host_thermal_warning", "athena_host_gpu_utilization_percent"),
+    *("athena_host_thermal_warning", "athena_host_thermal_pressure", "athena_host_gpu_utilization_percent"),
 }
 # No machine without sensors has this.
 OF_SENSORS = {"athena_host_temperature_celsius"}

@@ -30,6 +30,11 @@ _HOST: tuple[tuple[str, str, Callable[[HostFigures], float | None]], ...] = (
         "The system's thermal warning level, 0: none (macOS).",
         lambda one: one.thermal_warning,
     ),
+    (
+        "athena_host_thermal_pressure",
+        "The system's thermal pressure: 0 nominal, 1 moderate, 2 heavy, 3 trapping, 4 sleeping (macOS).",
+        lambda one: one.thermal_pressure,
+    ),
     ("athena_host_gpu_utilization_percent", "GPU in use (macOS).", lambda one: one.gpu_percent),
 )
 

@@ -40,6 +40,7 @@ def _figures(figures: HostFigures) -> FiguresReport:
         temperatures_celsius=figures.temperatures,
         speed_limit_percent=figures.speed_limit,
         thermal_warning=figures.thermal_warning,
+        thermal_pressure=figures.thermal_pressure,
         gpu_percent=figures.gpu_percent,
     )
 

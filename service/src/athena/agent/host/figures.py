@@ -12,7 +12,7 @@ class HostFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_wired_limit` is what the GPU may pin of the memory, where somebody has set it. `speed_limit` is per cent of
     the processor's speed, below 100 while the system throttles it; `thermal_warning` is the system's own level of
-    alarm, 0 for none.
+    alarm, 0 for none; `thermal_pressure` is how much heat presses it, from 0, nominal, to 4.
     """
 
     memory_total: int | None = None
@@ -25,6 +25,7 @@ class HostFigures(msgspec.Struct, frozen=True, kw_only=True):
     temperatures: dict[str, float] = {}
     speed_limit: float | None = None
     thermal_warning: int | None = None
+    thermal_pressure: int | None = None
     gpu_percent: float | None = None
 
 

@@ -1,7 +1,8 @@
 """Figures of a Mac, by the programs that come with macOS.
 
 What macOS tells root alone (`powermetrics`: temperatures of the chip, fans, watts) is not read. Without root there are
-the thermal warnings of `pmset`, and on Intel the limit of the processor's speed.
+the system's level of thermal pressure, by `notifyutil`; the thermal warnings of `pmset`, of which Apple silicon
+normally records none; and on Intel the limit of the processor's speed.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ _PAGE_SIZE = re.compile(r"page size of (\d+) bytes")
 _PAGES = re.compile(r"(?m)^Pages ([a-z ]+):\s+(\d+)\.")
 _SPEED_LIMIT = re.compile(r"CPU_Speed_Limit\s*=\s*(\d+)")
 _WARNING = re.compile(r"(?i)thermal warning level[^\d\n]{0,20}(\d+)")
+_PRESSURE = "com.apple.system.thermalpressurelevel"
 _NO_WARNING = "No thermal warning level has been recorded"
 _BOOT_TIME = re.compile(r"\bsec = (\d+)")
 _UTILIZATION = re.compile(r'"Device Utilization %"\s*=\s*(\d+)')
@@ -59,6 +61,15 @@ def parse_thermal(text: str) -> tuple[int | None, float | None]:
     warning = _WARNING.search(text)
     level = int(warning[1]) if warning else 0 if _NO_WARNING in text else None
     return level, float(limit[1]) if limit else None
+
+
+def parse_pressure(text: str) -> int | None:
+    """Return the level that `notifyutil -g` tells after its name.
+
+    0 nominal, 1 moderate, 2 heavy, 3 trapping, 4 sleeping: from 2 on the system slows the chip down.
+    """
+    name, _, level = text.strip().partition(" ")
+    return parse_number(level) if name == _PRESSURE else None
 
 
 def parse_gpu(text: str) -> float | None:
@@ -105,12 +116,13 @@ class MacHost:
 
     async def figures(self) -> HostFigures:
         """Return the figures of the host."""
-        memory, wired_limit, pages, boot, thermal = await asyncio.gather(
+        memory, wired_limit, pages, boot, thermal, pressure = await asyncio.gather(
             self._ask("sysctl", "-n", "hw.memsize"),
             self._ask("sysctl", "-n", "iogpu.wired_limit_mb"),
             self._ask("vm_stat"),
             self._ask("sysctl", "-n", "kern.boottime"),
             self._ask("pmset", "-g", "therm"),
+            self._ask("notifyutil", "-g", _PRESSURE),
         )
         disk_total, disk_free = await asyncio.to_thread(disk_space, self._disk)
         available, wired = parse_vm_stat(pages)
@@ -125,6 +137,7 @@ class MacHost:
             uptime=parse_boot_time(boot, time.time()),
             speed_limit=speed_limit,
             thermal_warning=warning,
+            thermal_pressure=parse_pressure(pressure),
             gpu_percent=await self.gpu_percent(),
         )
 
