@@ -365,6 +365,15 @@ def test_homebrew_installs_what_there_is_and_never_as_root(tmp_path: Path) -> No
     assert mac.call("brew", "install", "none")[0] == 1
 
 
+def test_homebrew_names_what_it_has_installed_with_the_formulas_revision(tmp_path: Path) -> None:
+    mac = Mac(tmp_path)
+    mac.set(formulae={"ollama": {"version": "0.33.0", "revision": 1}}, root=mac.user + 1)
+    assert mac.call("brew", "install", "ollama")[0] == 0
+    assert mac.call("brew", "list", "--versions", "ollama") == (0, "ollama 0.33.0_1")
+    [told] = json.loads(mac.call("brew", "info", "--json=v2", "ollama")[1])["formulae"]
+    assert (told["versions"]["stable"], told["revision"], told["linked_keg"]) == ("0.33.0", 1, "0.33.0_1")
+
+
 def test_newsyslog_renames_and_leaves_what_is_not_due(tmp_path: Path) -> None:
     mac = Mac(tmp_path)
     log, configuration = tmp_path / "log", tmp_path / "newsyslog.conf"

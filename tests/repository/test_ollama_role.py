@@ -48,6 +48,13 @@ def test_what_ollama_would_misread_is_refused_by_name(name: str, value: Any) -> 
     assert name in problem
 
 
+@pytest.mark.parametrize(
+    ("keg", "version"), [("0.34.4_1", "0.34.4"), ("0.34.4_12", "0.34.4"), ("0.34.4", "0.34.4"), ("", "")]
+)
+def test_a_revision_of_homebrews_formula_is_no_other_version_of_ollama(keg: str, version: str) -> None:
+    assert filters.keg_version(keg) == version
+
+
 def test_the_environment_has_what_ollama_needs_and_writes_values_as_it_reads_them() -> None:
     given = {"OLLAMA_FLASH_ATTENTION": True, "OLLAMA_ORIGINS": ["a", "b"], "OLLAMA_MODELS": "/data"}
     assert filters.environment(given, "/opt/o") == {

@@ -22,10 +22,16 @@ def formula(name: str) -> dict[str, Any]:
     return found
 
 
+def keg(name: str) -> str:
+    """Return what the folder of an installed formula is named: its version, with its revision where it has one."""
+    found = formula(name)
+    return f"{found['version']}_{found['revision']}" if found.get("revision") else str(found["version"])
+
+
 def install(arguments: list[str]) -> None:
     installed = mac.read("brew", {})
     for name in arguments:
-        version = formula(name)["version"]
+        version = keg(name)
         if installed.get(name) == version:
             say(f"Warning: {name} {version} is already installed and up-to-date.")
         else:
@@ -47,7 +53,14 @@ def list_(arguments: list[str]) -> None:
 def info(name: str) -> None:
     version, installed = formula(name)["version"], mac.read("brew", {}).get(name)
     kegs = [{"version": installed}] if installed else []
-    said = {"name": name, "versions": {"stable": version}, "linked_keg": installed, "installed": kegs}
+    revision = formula(name).get("revision", 0)
+    said = {
+        "name": name,
+        "versions": {"stable": version},
+        "revision": revision,
+        "linked_keg": installed,
+        "installed": kegs,
+    }
     say(json.dumps({"formulae": [said], "casks": []}))
 
 

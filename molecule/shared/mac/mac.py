@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
         "iogpu.wired_limit_mb": "0",
         "iogpu.wired_lwm_mb": "0",
     },
-    "formulae": {},  # what can be installed: name → {version, service: its plist's keys}
+    "formulae": {},  # what can be installed: name → {version, revision, service: its plist's keys}
 }
 
 

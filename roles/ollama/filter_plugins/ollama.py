@@ -102,6 +102,11 @@ def url(address: str) -> str:
     return f"http://{own.get(host, host)}:{port(address)}"
 
 
+def keg_version(keg: str) -> str:
+    """Return the version that a keg of Homebrew has, whose name may end in the revision of its formula: 0.34.4_1."""
+    return re.sub(r"_\d+$", "", keg)
+
+
 def model_problems(models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is wrong with ollama_models, a sentence each."""
     names = [str(model.get("name", "")) for model in models]
@@ -132,6 +137,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "ollama_environment": environment,
+            "ollama_keg_version": keg_version,
             "ollama_model_problems": model_problems,
             "ollama_port": port,
             "ollama_setting_problems": setting_problems,
