@@ -270,6 +270,26 @@ def test_a_host_goes_back_to_the_models_that_were_there_though_nobody_declared_t
     ]
 
 
+def test_servers_that_change_end_before_any_starts_anew_and_likewise_on_the_way_back() -> None:
+    grows, shrinks, stays = ({**LLAMA, "name": name} for name in ("grows", "shrinks", "stays"))
+    before = [{**grows, "prompt_cache_size": 2}, {**shrinks, "prompt_cache_size": 40}, stays]
+    after = [{**grows, "prompt_cache_size": 30}, {**shrinks, "prompt_cache_size": 2}, dict(reversed(stays.items()))]
+    assert fleet.unchanged(after, before) == [stays]
+    assert fleet.unchanged(before, after) == [stays]
+    assert fleet.unchanged(before, before) == before
+
+
+def test_a_server_changes_with_the_model_that_drafts_for_it() -> None:
+    small = {"name": "small", "source": {"random": True}}
+    drafted = {**LLAMA, "draft": "small"}
+    assert fleet.unchanged([drafted, small], [drafted, {**small, "quantise": {"bits": 8}}]) == []
+    assert fleet.unchanged([drafted, small], [small, drafted]) == [drafted, small]
+
+
+def test_of_a_host_that_nothing_is_known_of_no_server_goes_on() -> None:
+    assert fleet.unchanged([LLAMA], []) == []
+
+
 def test_a_record_of_this_release_stays_as_it_is() -> None:
     alone = fleet.of_host([LLAMA, PHI], "mac-2", ADDRESSES, "/opt/athena/mlx")["mac_host_models"]
     record = {"mac_host": {"models": alone}}

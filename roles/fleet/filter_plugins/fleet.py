@@ -46,6 +46,7 @@ class FilterModule:
             "fleet_peers": peers,
             "fleet_problems": problems,
             "fleet_record": of_record,
+            "fleet_unchanged": unchanged,
             "fleet_with_digests": with_digests,
         }
 
@@ -253,6 +254,17 @@ def peers(shared: Mapping[str, Any], host: str, addresses: Mapping[str, str], po
         for other, has in shared.items()
         if other != host and has
     ]
+
+
+def unchanged(models: Sequence[Model], others: Sequence[Model]) -> list[Model]:
+    """Return those models of MLX that `others` declares alike, with what drafts for them: their servers hold the same.
+
+    All other servers end before a host changes from the one to the other. Where they ended one after the other, each
+    just before it starts anew, one that has grown already would be held together with one that is still to shrink.
+    """
+    by_name = {model["name"]: model for model in others}
+    same = {model["name"] for model in models if by_name.get(model["name"]) == model}
+    return [model for model in models if {model["name"], model.get("draft", model["name"])} <= same]
 
 
 def of_record(record: Mapping[str, Any], environment: str = "") -> dict[str, Any]:
