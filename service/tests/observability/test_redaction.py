@@ -146,7 +146,7 @@ def test_the_end_says_how_much_was_left_out() -> None:
 )
 def test_ten_times_as_long_a_text_takes_about_ten_times_as_long(piece: str) -> None:
     short = min(seconds_for(piece, 1_000_000) for _ in range(3))
-    assert seconds_for(piece, 10_000_000) < 40 * max(short, 0.005)  # a search that starts anew at each letter: 100 times
+    assert seconds_for(piece, 10_000_000) < 40 * max(short, 0.005)  # 100 where a search is quadratic
 
 
 def seconds_for(piece: str, length: int) -> float:
