@@ -52,7 +52,7 @@ def test_the_engines_are_open_to_the_declared_networks_and_to_the_mac_itself(hos
         ("wired_limit_mib", 90112),
         ("macos", "15.6"),
         ("build", "24G84"),
-        ("models_mib", 10899),
+        ("models_mib", 12339),
     ],
 )
 def test_later_runs_know_the_mac(host: Host, name: str, value: str | int) -> None:
