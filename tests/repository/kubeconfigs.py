@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 
-def kubeconfig(folder: Path, server: str) -> str:
-    """Write the file that says where a cluster is; returns its path."""
+def kubeconfig(folder: Path, server: str, held: str = "") -> str:
+    """Write the file that says where a cluster is; returns its path.
+
+    With `held`, in Base64, that is every certificate and key in it, and there is no token.
+    """
+    authority = {"certificate-authority-data": held} if held else {}
+    user = {"client-certificate-data": held, "client-key-data": held} if held else {"token": "of-a-test"}
     file = folder / "kubeconfig"
     named = {"name": "it"}
     file.write_text(
@@ -15,8 +20,8 @@ def kubeconfig(folder: Path, server: str) -> str:
                 "kind": "Config",
                 "current-context": "it",
                 "contexts": [{**named, "context": {"cluster": "it", "user": "it"}}],
-                "clusters": [{**named, "cluster": {"server": server}}],
-                "users": [{**named, "user": {"token": "of-a-test"}}],
+                "clusters": [{**named, "cluster": {"server": server, **authority}}],
+                "users": [{**named, "user": user}],
             }
         )
     )

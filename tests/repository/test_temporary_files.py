@@ -1,42 +1,18 @@
 """What a run leaves on this machine: no copy of a key of the cluster."""
 
 import base64
-import json
 import sys
 from pathlib import Path
 
 import pytest
+from kubeconfigs import kubeconfig
 from playing import run_plays
 
 AWAY = "https://127.0.0.1:9"
+KEY = base64.b64encode(b"a key").decode()
 
 
-@pytest.fixture
-def kubeconfig(tmp_path: Path) -> Path:
-    """A file with its keys in it, of a cluster that is away."""
-    held = base64.b64encode(b"a key").decode()
-    named = {"name": "it"}
-    cluster = {"server": AWAY, "certificate-authority-data": held}
-    user = {"client-certificate-data": held, "client-key-data": held}
-    file = tmp_path / "kubeconfig"
-    file.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "it",
-                "contexts": [{**named, "context": {"cluster": "it", "user": "it"}}],
-                "clusters": [{**named, "cluster": cluster}],
-                "users": [{**named, "user": user}],
-            }
-        )
-    )
-    return file
-
-
-def test_a_look_at_the_cluster_leaves_no_file(
-    tmp_path: Path, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_at_the_cluster_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("TMPDIR", "ANSIBLE_LOCAL_TEMP"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -51,7 +27,7 @@ def test_a_look_at_the_cluster_leaves_no_file(
         }
     }
     plays = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}]
-    known = {"kubeconfig": str(kubeconfig), "local": str(tmp_path / "ANSIBLE_LOCAL_TEMP")}
+    known = {"kubeconfig": kubeconfig(tmp_path, AWAY, KEY), "local": str(tmp_path / "ANSIBLE_LOCAL_TEMP")}
     done = run_plays(tmp_path, plays, variables={**known, "ansible_python_interpreter": sys.executable})
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen.read_text() != "0"  # it was written, and where Ansible removes it
