@@ -1,11 +1,11 @@
-"""Loki is down for ten minutes, the collector is killed and started anew meanwhile: every line is there, and once."""
+"""Loki is down for ten minutes, the collector is killed and started anew meanwhile: every line is there."""
 
 import time
 from collections import Counter
 
 import pytest
 import yaml
-from caller_on_the_host import LOKI, Caller
+from caller_on_the_host import LOKI, Caller, Line
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://linux"]
@@ -16,6 +16,8 @@ SENT_WITHIN_SECONDS = 120.0
 # Measured in the queue of this scenario, for lines of 250 bytes with what is said of them; and what 500 requests write.
 BYTES_A_LINE = 400
 LINES_A_SECOND = 1000
+# What a killed collector was just reading it reads again, by its role's README: the two lines of a request, at two ends.
+SENT_TWICE = 4
 COLLECTOR = "athena-log-collector.service"
 
 
@@ -49,10 +51,22 @@ def test_ten_minutes_without_loki_lose_no_line(caller: Caller, host: Host) -> No
     assert sum(expected.values()) == 2 * asked
 
     assert wait_until_ready(caller)
-    lines = caller.found(f'{{app="proxy"}} |= "{name}"', lambda lines: len(lines) >= len(expected), SENT_WITHIN_SECONDS)
-    assert Counter(text for _, _, text in lines) == expected
-    engine = caller.found(f'{{app="engine"}} |= "{name}"', lambda lines: len(lines) >= asked, SENT_WITHIN_SECONDS)
-    assert len({labels["request_id"] for labels, *_ in engine}) == len(engine) == asked
+    lines = caller.found(
+        f'{{app="proxy"}} |= "{name}"',
+        lambda lines: {text for _, _, text in lines} >= expected.keys(),
+        SENT_WITHIN_SECONDS,
+    )
+    found = Counter(text for _, _, text in lines)
+    assert found.keys() == expected.keys()
+    assert (found - expected).total() <= SENT_TWICE
+    engine = caller.found(
+        f'{{app="engine"}} |= "{name}"', lambda lines: len(requests_of(lines)) >= asked, SENT_WITHIN_SECONDS
+    )
+    assert len(requests_of(engine)) == asked <= len(engine) <= asked + SENT_TWICE
+
+
+def requests_of(lines: list[Line]) -> set[str]:
+    return {labels["request_id"] for labels, *_ in lines}
 
 
 def wait_until_ready(caller: Caller) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from testinfra.host import Host
 
 FOLDER = "/opt/athena/ollama"
-MODEL = "127.0.0.1:5000/library/first:latest"
+MODEL = "127.0.0.1:5050/library/first:latest"
 
 
 def is_mac(host: Host) -> bool:
