@@ -16,7 +16,7 @@ SENT_WITHIN_SECONDS = 120.0
 # Measured in the queue of this scenario, for lines of 250 bytes with what is said of them; and what 500 requests write.
 BYTES_A_LINE = 400
 LINES_A_SECOND = 1000
-# What a killed collector was just reading it reads again, by its role's README: the two lines of a request, at two ends.
+# What a killed collector was just reading it reads again: the two lines of a request, at each of two ends.
 SENT_TWICE = 4
 COLLECTOR = "athena-log-collector.service"
 
