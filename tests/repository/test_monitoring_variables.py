@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from playing import run_plays
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 
 
-def value(folder: Path, group: str, name: str, **variables: Any) -> Any:
+def value(folder: Path, group: str, name: str, engines: Sequence[str] = (), **variables: Any) -> Any:
     """Return a variable's value on the host of a group, where these are set as on the command line."""
-    hosts = {"cluster": "localhost", "monitoring": "monitoring-1"}
-    inventory = {one: {"hosts": {host: LOCAL}} for one, host in hosts.items()}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    hosts = {"cluster": ["localhost"], "monitoring": ["monitoring-1"], "engines": engines}
+    inventory = {one: {"hosts": dict.fromkeys(named, LOCAL)} for one, named in hosts.items()}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     kept = folder / "value.json"
     copy = {"content": f"{{{{ {{'value': {name}}} | to_json }}}}", "dest": str(kept), "mode": "0600"}
@@ -72,6 +73,12 @@ def test_exporters_of_other_hosts_are_read_and_not_asked_for_their_health(
     )
     own = {"address": "127.0.0.1:9100", "labels": {"instance": "monitoring-1:9100"}}
     assert got == {"node": [own, *read], "probes": []}
+
+
+def test_hosts_are_asked_in_the_inventorys_order_so_that_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    engines = ["zebra", "apple", "mango", "beech", "yew", "cedar", "kiwi"]
+    asked = value(tmp_path, "monitoring", "athena_monitored.node.hosts", engines, athena_macs=["mango"])
+    assert asked == ["monitoring-1", "zebra", "apple", "beech", "yew", "cedar", "kiwi"]
 
 
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}  # where nothing listens
