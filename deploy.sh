@@ -205,12 +205,26 @@ export ANSIBLE_CONFIG=$root/ansible.cfg
 export ANSIBLE_LOCAL_TEMP=$exchange/temporary # goes with it, however the run ends
 export OBJC_DISABLE_INITIALIZE_FORK_SAFETY=YES # macOS may end a worker of Ansible otherwise, as its documentation says
 cd "$root"
+broken_off=0
+break_off() { # EXIT_CODE; what ends this script ends the playbook first, which works in the folder that is removed then.
+  broken_off=$1
+  # Whatever the signal was: this one Ansible hands on to what it has started. It may have ended by itself.
+  kill -TERM "$playbook_pid" 2>/dev/null || return 0
+}
 result=0
 .venv/bin/ansible-playbook -i "inventory/$environment" "$playbook" ${ansible_arguments[@]+"${ansible_arguments[@]}"} \
   -e "release_action=$action" -e "release_operand=${operands[0]:-}" -e "release_second=${operands[1]:-}" \
   -e "release_json=$json" -e "release_follows=$follow" \
   -e "release_allow_irreversible=$irreversible" -e "release_destroys_data=$data" \
-  -e "release_owner_pid=$$" -e "release_exchange=$exchange" || result=$?
+  -e "release_owner_pid=$$" -e "release_exchange=$exchange" <&0 &
+playbook_pid=$!
+trap 'break_off 129' HUP
+trap 'break_off 130' INT
+trap 'break_off 143' TERM
+wait "$playbook_pid" || result=$?
+while kill -0 "$playbook_pid" 2>/dev/null; do wait "$playbook_pid" || result=$?; done # a signal ends `wait`, and not the playbook
+trap - HUP INT TERM
+if ((broken_off)); then exit "$broken_off"; fi
 
 # The playbook says what its end means; without a word from it, a failure came before anything was changed.
 if [[ -s $exchange/verdict ]]; then

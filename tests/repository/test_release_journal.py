@@ -166,6 +166,18 @@ def test_a_lock_whose_process_lives_lets_nobody_pass_and_is_not_removed(do: Oper
     assert do("unlock")["failed"]
 
 
+def test_of_the_processes_of_a_lock_those_are_named_that_live(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    living = f"{os.getpid()} and {os.getppid()}"  # deploy.sh and ansible-playbook
+    file = tmp_path / "state" / "lock" / "journal.json"
+    journal = json.loads(file.read_text())
+    assert do("unlock")["msg"].endswith(f"Its processes {living} are alive: end them first.")
+    file.write_text(json.dumps(journal | {"processes": journal["processes"] | {str(os.getpid()): "never"}}))
+    for told in (opened(do)["msg"], do("unlock")["msg"], do("read")["lock_told"]):
+        assert f"(process {os.getppid()}) is busy with 'deploy'" in told
+    assert do("unlock")["msg"].endswith(f"Its process {os.getppid()} is alive: end it first.")
+
+
 def test_the_lock_of_another_host_lets_nobody_pass_until_somebody_removes_it(do: Operation, tmp_path: Path) -> None:
     opened(do)
     said_by_another_host(tmp_path)

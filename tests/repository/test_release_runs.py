@@ -101,21 +101,40 @@ def test_a_lock_that_a_killed_run_left_says_where_it_stopped_and_what_mends_it(
     left_by: str, operand: str, told: str
 ) -> None:
     left = run(left_by, operand=operand)
-    assert runs.describe_lock(left, LOCK, "r4", is_over=True, is_of_this_host=True) == (
+    assert runs.describe_lock(left, LOCK, "r4", []) == (
         f"Locked: the '{left_by}' of alice@here since noon stopped in its step 'services'; its process 7 is gone. "
         f"{told}; `unlock` only removes the lock."
     )
 
 
-@pytest.mark.parametrize("is_here", [True, False])
-def test_of_a_run_that_may_be_at_work_it_is_said_who_it_is(is_here: bool) -> None:
-    told = runs.describe_lock(run("deploy"), LOCK, "r4", is_over=False, is_of_this_host=is_here)
-    assert told.startswith("Locked: alice@here (process 7) is busy with 'deploy' since noon. Wait for its end")
-    assert ("unlock" in told) is not is_here
+@pytest.mark.parametrize(
+    ("living", "processes", "wait"),
+    [
+        (["8"], "process 8", "."),
+        (["7", "8"], "processes 7 and 8", "."),
+        (None, "process 7", "; if that host is gone: ./deploy.sh ENVIRONMENT unlock"),
+    ],
+)
+def test_of_a_run_that_may_be_at_work_it_is_said_who_it_is_and_what_of_it_lives(
+    living: list[str] | None, processes: str, wait: str
+) -> None:
+    told = runs.describe_lock(run("deploy"), LOCK, "r4", living)
+    assert told == f"Locked: alice@here ({processes}) is busy with 'deploy' since noon. Wait for its end{wait}"
+
+
+@pytest.mark.parametrize(
+    ("living", "told"),
+    [
+        (["8"], "Its process 8 is alive: end it first."),
+        (["7", "8"], "Its processes 7 and 8 are alive: end them first."),
+    ],
+)
+def test_what_has_to_end_before_a_lock_is_removed_is_named(living: list[str], told: str) -> None:
+    assert runs.describe_living(living) == told
 
 
 def test_a_lock_without_a_word_of_its_owner_is_told_with_its_place() -> None:
-    told = runs.describe_lock(None, LOCK, "", is_over=False, is_of_this_host=False)
+    told = runs.describe_lock(None, LOCK, "", None)
     assert told == (
         "Locked by /state/lock, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
     )
@@ -143,7 +162,7 @@ def test_services_that_were_removed_are_away_until_a_run_changes_something(since
 
 def test_a_restoration_that_was_killed_is_told_with_how_far_it_had_come() -> None:
     left = run("restore", operand="athena-1", steps=[{"step": "swap", "at": "noon"}])
-    told = runs.describe_lock(left, LOCK, "r4", is_over=True, is_of_this_host=True)
+    told = runs.describe_lock(left, LOCK, "r4", [])
     assert "the 'restore' of alice@here since noon stopped in its step 'swap'" in told
     assert told.endswith("`./deploy.sh ENVIRONMENT deploy` mends that; `unlock` only removes the lock.")
 

@@ -1,6 +1,7 @@
 """What may befall an environment while it is deployed. The tests build on each other, in order, and on a deployment."""
 
 import json
+import re
 
 import pytest
 from deployment import Deployment
@@ -39,7 +40,7 @@ def test_of_two_deployments_at_once_the_second_is_refused(changed: Deployment) -
     def deploy_again() -> None:
         second = changed.run("deploy")
         assert second.code == 5, second.output
-        assert f"process {first.pid}) is busy with 'update'" in second.output
+        assert re.search(rf"\(processes {first.pid} and \d+\) is busy with 'update'", second.output), second.output
         assert "unlock" not in second.output
 
     first = changed.start("update")

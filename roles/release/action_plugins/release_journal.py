@@ -216,12 +216,9 @@ class ActionModule(ActionBase):
         journal = self._journal()
         if not self._lock.exists():
             return {"lock": None}
-        if journal is not None and _is_of_this_host(journal) and _is_alive(journal):
-            return {
-                "failed": True,
-                "verdict": LOCKED,
-                "msg": self._describe_lock() + f"\nIts process {journal['pid']} is alive: end it first.",
-            }
+        if journal is not None and (living := _living(journal)):
+            told = f"{self._describe_lock()}\n{runs.describe_living(living)}"
+            return {"failed": True, "verdict": LOCKED, "msg": told}
         recorded = None
         if not self._play_context.check_mode:
             if journal is not None and journal["steps"] and (of_this_run := runs.attempt_of(journal))["content"]:
@@ -242,15 +239,8 @@ class ActionModule(ActionBase):
     def _describe_lock(self) -> str:
         active = runs.active(self._releases())
         journal = self._journal()
-        return str(
-            runs.describe_lock(
-                journal,
-                self._lock,
-                active["id"] if active else "",
-                is_over=journal is not None and not _is_alive(journal),
-                is_of_this_host=journal is not None and _is_of_this_host(journal),
-            )
-        )
+        living = _living(journal) if journal is not None else None
+        return str(runs.describe_lock(journal, self._lock, active["id"] if active else "", living))
 
     def _refusal(self, action: str) -> dict[str, Any]:
         """Answer what an action that may not have the lock is told; nothing if it may."""
@@ -356,15 +346,16 @@ def _end_step(journal: dict[str, Any]) -> None:
 
 def _is_alive(journal: dict[str, Any]) -> bool:
     """Return whether a process of the lock's owner may be running: always, where that cannot be known from here."""
-    if not _is_of_this_host(journal):
-        return True
+    return _living(journal) != []
+
+
+def _living(journal: dict[str, Any]) -> list[str] | None:
+    """Return the numbers of the processes of the lock's owner that are running; None where another host has them."""
+    if journal["host"] != socket.gethostname():
+        return None
     # A lock of a version before has the number of one process alone.
     processes = journal.get("processes") or {str(journal["pid"]): _start_of(str(journal["pid"]))}
-    return any(started and _start_of(pid) == started for pid, started in processes.items())
-
-
-def _is_of_this_host(journal: dict[str, Any]) -> bool:
-    return bool(journal["host"] == socket.gethostname())
+    return [pid for pid, started in processes.items() if started and _start_of(pid) == started]
 
 
 def _start_of(pid: str) -> str:

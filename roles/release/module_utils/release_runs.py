@@ -95,22 +95,32 @@ def describe_removed(releases: list[dict[str, Any]]) -> str:
     return f"{told.format(**run)} `./deploy.sh ENVIRONMENT deploy` brings them back."
 
 
-def describe_lock(
-    journal: dict[str, Any] | None, lock: Path, in_force: str, *, is_over: bool, is_of_this_host: bool
-) -> str:
+def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str, living: list[str] | None) -> str:
     """Return who holds the lock, where the run stopped if it is over, and what to do.
 
-    `in_force` is the id of the release that can be gone back to; empty where there is none. `is_over` says that the
-    run's processes are certainly gone, `is_of_this_host` that this can be known from here.
+    `in_force` is the id of the release that can be gone back to; empty where there is none. `living` has the numbers
+    of those of the run's processes that live, none of which says that it is over; None where nobody knows from here.
     """
     if journal is None:
         return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
-    who = "{owner}@{host} (process {pid}) is busy with '{action}' since {since}".format(**journal)
-    if is_over:
+    if living == []:
         return f"Locked: {_describe_end(journal, in_force)}"
-    if is_of_this_host:
+    owner = f"{journal['owner']}@{journal['host']} ({name_processes(living or [str(journal['pid'])])})"
+    who = f"{owner} is busy with '{journal['action']}' since {journal['since']}"
+    if living:
         return f"Locked: {who}. Wait for its end."
     return f"Locked: {who}. Wait for its end; if that host is gone: ./deploy.sh ENVIRONMENT unlock"
+
+
+def describe_living(living: list[str]) -> str:
+    """Return which of a run's processes have to end before its lock may be removed."""
+    verb, them = ("is", "it") if len(living) == 1 else ("are", "them")
+    return f"Its {name_processes(living)} {verb} alive: end {them} first."
+
+
+def name_processes(numbers: list[str]) -> str:
+    """Return the words for processes, of which there is one at least."""
+    return f"process{'es' if len(numbers) > 1 else ''} {' and '.join(numbers)}"
 
 
 def _describe_end(journal: dict[str, Any], in_force: str) -> str:
