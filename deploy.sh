@@ -13,6 +13,7 @@ acting=" deploy update rollback restore scale fleet rotate " # the counts of tas
 reporting=" plan releases status verify backup " # --json prints what they found
 # Variables whose values are nobody's business.
 secret='(^|[[:space:]])([A-Za-z0-9_]*_(token|password|pass|key)|athena_database_(owner_)?url)='
+login='(^|[[:space:]])([A-Za-z0-9_]+)=[^[:space:]]*(https?://[^/[:space:]]+@|://[^/[:space:]]*:[^/[:space:]]*@)' # an address with a password
 
 usage() {
   cat <<EOF
@@ -123,8 +124,9 @@ while (($#)); do
     --check | --diff) ansible_arguments+=("$1") ;;
     -e)
       if (($# < 2)) || [[ $2 != @?* && ! $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then wrong_usage "-e needs NAME=VALUE or @FILE."; fi
-      if [[ $2 =~ $secret ]]; then
-        wrong_usage "${BASH_REMATCH[2]} in an argument is seen by all: -e @FILE instead, or for the database ATHENA_DATABASE_URL."
+      if [[ $2 =~ $secret || $2 =~ $login ]]; then
+        wrong_usage "${BASH_REMATCH[2]} in an argument is seen by all: -e @FILE instead, or for the database ATHENA_DATABASE_URL," \
+          "for the package index PIP_INDEX_URL."
       fi
       if [[ $2 == @[!/]* ]]; then ansible_arguments+=(-e "@$PWD/${2#@}"); else ansible_arguments+=(-e "$2"); fi
       shift

@@ -42,6 +42,14 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
             ["staging", "monitoring", "-e", "athena_monitored_redis_password=p"],
             "athena_monitored_redis_password in an argument",
         ),
+        (
+            ["staging", "deploy", "-e", "container_image_index_url=https://user:password@index.example.internal/simple"],
+            "container_image_index_url in an argument",
+        ),
+        (
+            ["staging", "deploy", "-e", "athena_replicas=1 ollama_url=https://token@index.example.internal/"],
+            "ollama_url in an argument",
+        ),
         (["dev", "logs", "--json"], "logs takes no --json"),
     ],
 )
