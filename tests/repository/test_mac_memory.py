@@ -1,11 +1,13 @@
 """What models take of a Mac's memory, and what is refused: by thousands of declarations, and by known models."""
 
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loading import load
+from serving import Answering, serving
 
 memory = load("roles/mac_host/module_utils/mac_memory.py")
 module = load("roles/mac_host/library/memory_admission.py")
@@ -309,6 +311,23 @@ def test_a_smaller_cache_with_flash_attention_counts_where_the_model_says_what_i
 def test_figures_that_are_read_need_not_be_declared() -> None:
     declared = {"name": "llama", "engine": "mlx", "folder": "/models/llama", "context_tokens": 8192}
     assert memory.problems([declared], {}) == []
+
+
+class Ollama(Answering, BaseHTTPRequestHandler):
+    """An Ollama that has the model."""
+
+    def do_GET(self) -> None:
+        """Say how large it is."""
+        self.answer(200, b'{"models": [{"name": "llama:latest", "size": 123}]}')
+
+
+def test_an_ollama_is_asked_without_the_proxy_that_downloads_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with serving(Ollama) as address:
+        assert module.ask(f"http://{address}/api/tags")["models"][0]["size"] == 123
 
 
 def test_what_does_not_fit_is_added_up_all_the_same() -> None:

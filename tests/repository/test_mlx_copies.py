@@ -114,6 +114,16 @@ def test_a_model_that_another_host_has_is_copied_and_whole(host: Host, tmp_path:
     assert have(tmp_path / "model", host.told) == {**copied, "changed": False, "copied_from": ""}
 
 
+def test_a_model_is_copied_without_the_proxy_that_downloads_need(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert have(tmp_path / "model", host.told)["copied_from"] == host.told["url"]
+
+
 def test_a_copy_that_was_cut_off_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
     begun = model(tmp_path / "model").copying()
     begun.mkdir(parents=True)

@@ -47,3 +47,30 @@ def test_a_step_names_another_by_its_folder(file: Path) -> None:
     named = re.findall(r"include_tasks: \"?([^\"\n]+)", file.read_text())
     tasks = file.parents[1]
     assert [name for name in named if not name.startswith("steps/") and not (tasks / name).exists()] == []
+
+
+# What a host with engines is made by: these run with the hosts' environment, which may name a proxy.
+OF_HOSTS = load(ROLES[0].parent / "fleet" / "vars" / "main.yml")["fleet_roles"]
+ASKING = [file for role in OF_HOSTS for file in sorted((ROLES[0].parent / role).glob("tasks/**/*.yml"))]
+
+
+def questions(tasks: Any) -> list[dict[str, Any]]:
+    """Return the arguments of each question of HTTP in a file of tasks, those in its blocks too."""
+    asked = []
+    for task in tasks or []:
+        asked += [task["ansible.builtin.uri"]] if "ansible.builtin.uri" in task else []
+        for part in ("block", "rescue", "always"):
+            asked += questions(task.get(part))
+    return asked
+
+
+def test_a_host_asks_its_engines_without_a_proxy() -> None:
+    asked = {file: questions(yaml.safe_load(file.read_text())) for file in ASKING}
+    assert sum(map(len, asked.values())) > len(OF_HOSTS)
+    through = [
+        file.relative_to(ROLES[0].parent)
+        for file, all_of in asked.items()
+        for one in all_of
+        if one.get("use_proxy", True)
+    ]
+    assert through == []

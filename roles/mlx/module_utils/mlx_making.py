@@ -123,7 +123,7 @@ class Model:
         """Return what a peer says of the same model; raises PeerError if that is not what is wanted."""
         url = f"{peer['url']}/{self.folder.name}/{self.key}.json"
         try:
-            known: dict[str, Any] = json.loads(open_url(url, timeout=PEER_SECONDS).read())
+            known: dict[str, Any] = json.loads(open_url(url, timeout=PEER_SECONDS, use_proxy=False).read())
             files = {name: (entry["sha256"], entry["size"]) for name, entry in known["files"].items()}
             total = sum_of_all({name: known_sum for name, (known_sum, _) in files.items()})
             made_of = known["identity"], known["source_sha256"]
