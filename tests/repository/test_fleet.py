@@ -106,12 +106,14 @@ def test_backends_are_those_of_every_host_by_its_address() -> None:
             "backend_type": "mlx",
             "endpoint_url": "http://192.0.2.31:8080",
             "max_concurrency": 4,
+            "capabilities": {"context_tokens": 512},
         },
         {
             "model_name": "llama",
             "backend_type": "mlx",
             "endpoint_url": "http://mac-2.lan:8080",
             "max_concurrency": 4,
+            "capabilities": {"context_tokens": 512},
         },
         {
             "model_name": "phi3:mini",
@@ -185,7 +187,7 @@ def test_routers_are_told_the_context_that_an_ollama_is_started_with() -> None:
         for row in of("mac-2", LLAMA, PHI, short, unsaid, tools, own)["backends"]
     }
     assert told == {
-        "llama": None,
+        "llama": {"context_tokens": 512},
         "phi3:mini": {"context_tokens": 2048},
         "short": {"context_tokens": 2048},
         "unsaid": {"context_tokens": 2048},
@@ -193,6 +195,21 @@ def test_routers_are_told_the_context_that_an_ollama_is_started_with() -> None:
         "own": {"context_tokens": 512},
     }
     assert "capabilities" not in of("mac-2", unsaid)["backends"][0]
+
+
+def test_routers_are_told_the_context_that_the_admission_counts_of_each_server_of_mlx() -> None:
+    unsaid = {key: value for key, value in LLAMA.items() if key != "context_tokens"} | {"name": "unsaid", "port": 8081}
+    own = {**LLAMA, "name": "own", "port": 8082, "backend": {"capabilities": {"tools": True, "context_tokens": 64}}}
+    auto = {**LLAMA, "name": "auto", "port": 8083, "backend": {"backend_type": "auto"}}
+    told = of("mac-1", LLAMA, unsaid, own, auto)
+    assert {row["model_name"]: row.get("capabilities") for row in told["backends"]} == {
+        "llama": {"context_tokens": 512},
+        "unsaid": None,
+        "own": {"tools": True, "context_tokens": 64},
+        "auto": {"context_tokens": 512},
+    }
+    counted = {one["name"]: one.get("context_tokens") for one in told["mac_host_models"]}
+    assert counted == {"llama": 512, "unsaid": None, "own": 512, "auto": 512}
 
 
 def test_a_model_that_drafts_counts_once_for_each_server_that_has_it() -> None:

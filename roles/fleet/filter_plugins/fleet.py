@@ -180,8 +180,9 @@ def _ports(models: Sequence[Model]) -> set[int]:
 def _rows(models: Sequence[Model], address: str) -> list[dict[str, Any]]:
     rows = []
     # What an Ollama is started with: to it, longer prompts are cut without a word. That a model has less by
-    # itself is for the router to find out.
-    context = _shared([model for model in models if model["engine"] == "ollama"]).get("context_tokens")
+    # itself is for the router to find out. A server of MLX has no such setting: it takes any prompt, and the memory for
+    # it, so that only routers keep what it holds to what the admission has counted.
+    shared = _shared([model for model in models if model["engine"] == "ollama"]).get("context_tokens")
     for model in models:
         if model["engine"] == "mlx" and "port" not in model:
             continue
@@ -189,7 +190,8 @@ def _rows(models: Sequence[Model], address: str) -> list[dict[str, Any]]:
         at_once = model.get("decode_concurrency" if model["engine"] == "mlx" else "parallel")
         said = model.get("backend", {})
         able = said.get("capabilities", {})
-        if context and model["engine"] == "ollama" and isinstance(able, dict):
+        context = model.get("context_tokens") if model["engine"] == "mlx" else shared
+        if context and isinstance(able, dict):
             said = {**said, "capabilities": {"context_tokens": context, **able}}
         rows.append(
             {

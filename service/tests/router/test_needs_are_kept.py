@@ -242,15 +242,16 @@ async def test_what_the_row_of_an_auto_backend_says_is_meant_for_its_mlx(bench: 
     mlx, default = await bench.engine(), Ollama("completion", "tools")
     services = await started_auto(bench, mlx, default)
     await answer(services, chat(tools=[TOOL]))
-    assert len(default.asked) == 1
+    await answer(services, chat(prompt="x" * 4 * 1000))
+    assert len(default.asked) == 2
     said = (await services.dispatcher.why("m")).choices[0].figures
-    assert "cannot: tools" in said[0]
+    assert "cannot: tools; context 100 tokens" in said[0]
     assert "can: tools; cannot: images; context 4096 tokens" in said[1]
 
 
 async def started_auto(bench: Bench, mlx: StandIn, default: Ollama) -> RouterServices:
     ollama = await bench.engine(default)
-    auto = row(1, mlx.url, engine="auto", capabilities=Abilities(tools=False))
+    auto = row(1, mlx.url, engine="auto", capabilities=Abilities(tools=False, context_tokens=100))
     services = await bench.router(auto, periods=ASKING, ollama_url=ollama.url)
     await until(lambda: any(gate.cells[CAN] for gate in services.gates), 5.0)
     return services
