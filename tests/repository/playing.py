@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from loading import ROOT
 
-PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+ANSIBLE = Path(sys.executable).parent / "ansible"
+PLAYBOOK = ANSIBLE.with_name("ansible-playbook")
 LONGEST_SECONDS = 300
 
 
@@ -33,3 +34,19 @@ def run_plays(
         check=False,
         timeout=LONGEST_SECONDS,
     )
+
+
+def evaluated(environment: str, group: str, expression: str, **variables: Any) -> Any:
+    """Return what an expression is in an environment with these variables besides."""
+    command = [str(ANSIBLE), "--inventory", f"inventory/{environment}", "--playbook-dir", "playbooks", group]
+    command += [
+        "--module-name",
+        "debug",
+        "--args",
+        f"msg={{{{ {expression} }}}}",
+        "--extra-vars",
+        json.dumps(variables),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.partition("=>")[2])["msg"]

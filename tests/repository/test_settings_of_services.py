@@ -1,33 +1,12 @@
 """What group_vars/all makes of settings of the services: nothing, unless their variables are set."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from playing import evaluated
 
-ROOT = Path(__file__).resolve().parents[2]
-ANSIBLE = Path(sys.executable).with_name("ansible")
 SERVICES = ("admin", "proxy", "orchestrator")
 OURS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "ATHENA_LOG_CONTENT")
-
-
-def evaluated(environment: str, group: str, expression: str, **variables: Any) -> Any:
-    """Return what an expression is in an environment with these variables besides."""
-    command = [str(ANSIBLE), "--inventory", f"inventory/{environment}", "--playbook-dir", "playbooks", group]
-    command += [
-        "--module-name",
-        "debug",
-        "--args",
-        f"msg={{{{ {expression} }}}}",
-        "--extra-vars",
-        json.dumps(variables),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.partition("=>")[2])["msg"]
 
 
 @pytest.mark.parametrize(
