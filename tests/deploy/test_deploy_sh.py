@@ -43,7 +43,7 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
             "athena_monitored_redis_password in an argument",
         ),
         (
-            ["staging", "deploy", "-e", "container_image_index_url=https://user:password@index.example.internal/simple"],
+            ["staging", "deploy", "-e", "container_image_index_url=https://user:password@mirror.example/simple"],
             "container_image_index_url in an argument",
         ),
         (
