@@ -180,6 +180,14 @@ def test_status_tells_which_secrets_the_vault_has_newer_values_of_than_the_relea
     assert told.returncode == 8, told.stdout + told.stderr
     assert "the vault has newer values of jwt-secret than the release" in told.stdout
     assert away.files() == before
+    password.write_text("another\n")
+    before = away.files()
+    for action in (["deploy"], ["rollback", "r1"]):
+        refused = away.run(*action)
+        assert refused.returncode == 1, refused.stdout + refused.stderr
+        for words in (f"{vault} does not open with the password in {password}", CLUSTER):
+            assert words in refused.stderr
+        assert away.files() == before
     vault.unlink()
 
 

@@ -35,8 +35,14 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Compare the objects, and apply those that differ; see the module's description."""
+        """Compare the objects, and apply those that differ, or say why not; see the module's description."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        try:
+            return {**result, **self._have()}
+        except AnsibleActionFail as error:  # returned, because what is raised asks no `failed_when` of the task
+            return {**result, **error.result}
+
+    def _have(self) -> dict[str, Any]:
         args = self._task.args
         try:
             cluster = Cluster(args["kubeconfig"], args.get("manager") or "athena")
@@ -51,10 +57,9 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{args['kubeconfig']} does not say where the cluster is: {error}") from error
         except HTTPError as error:
             raise AnsibleActionFail(f"The cluster of {args['kubeconfig']} does not answer: {error}") from error
-        if self._task.diff:
-            result["diff"] = [difference(*one) for one in different]
+        shown = {"diff": [difference(*one) for one in different]} if self._task.diff else {}
         return {
-            **result,
+            **shown,
             "changed": bool(different),
             "changes": [wanted["kind"] for wanted, _, _ in different],
             "different": [wanted for wanted, _, _ in different],

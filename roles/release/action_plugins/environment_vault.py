@@ -30,8 +30,14 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Have the secrets; see the module's description."""
+        """Have the secrets, or say why not; see the module's description."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        try:
+            return {**result, **self._have()}
+        except AnsibleActionFail as error:  # returned, because what is raised asks no `failed_when` of the task
+            return {**result, **error.result}
+
+    def _have(self) -> dict[str, Any]:
         args = self._task.args
         names, rotate = args["names"], [name for name in args.get("rotate") or [] if name]
         if strangers := sorted(set(rotate) - set(names)):
@@ -44,7 +50,6 @@ class ActionModule(ActionBase):
                 _write(password_file, f"{_random()}\n")
             _write(file, _vault(password_file).encrypt(json.dumps(kept, indent=2)).decode())
         return {
-            **result,
             "changed": kept != before,
             "values": {name: kept[name]["value"] for name in names},
             "versions": {name: kept[name]["version"] for name in names},
@@ -70,7 +75,7 @@ def _open(file: Path, password_file: Path) -> dict[str, dict[str, Any]]:
     if not password_file.exists():
         raise AnsibleActionFail(
             f"{file} is there, but not its password in {password_file}. Bring that file back, or name it in "
-            "release_vault_password_file. Without it, move the vault away: what the cluster has is then taken over."
+            "ATHENA_VAULT_PASSWORD_FILE. Without it, move the vault away: what the cluster has is then taken over."
         )
     try:
         opened: dict[str, dict[str, Any]] = json.loads(_vault(password_file).decrypt(file.read_text()))
