@@ -182,12 +182,11 @@ def test_status_tells_which_secrets_the_vault_has_newer_values_of_than_the_relea
     assert away.files() == before
     password.write_text("another\n")
     before = away.files()
-    for action in (["deploy"], ["rollback", "r1"]):
-        refused = away.run(*action)
-        assert refused.returncode == 1, refused.stdout + refused.stderr
-        for words in (f"{vault} does not open with the password in {password}", CLUSTER):
-            assert words in refused.stderr
-        assert away.files() == before
+    refused = away.run("deploy")
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    for words in (f"{vault} does not open with the password in {password}", CLUSTER):
+        assert words in refused.stderr
+    assert away.files() == before
     vault.unlink()
 
 
