@@ -150,6 +150,14 @@ def test_pods_reach_hosts_that_are_known_by_an_address() -> None:
     ]
 
 
+def test_the_firewall_of_a_mac_guards_every_port_that_is_served() -> None:
+    declared = [11434, "8080:8099", "8110", "8889:x", "http"]
+    assert fleet.guarded(declared, [8080, 8099, 11434, 8110, 0]) == declared
+    assert fleet.guarded(declared, [9001, 8100, "9001", 8889, "x"]) == [*declared, 8100, 8889, 9001]
+    assert fleet.guarded([], [9001]) == []
+    assert fleet.guarded("all", [9001]) == "all"
+
+
 def test_the_roles_of_a_host_are_told_what_they_take() -> None:
     told = of("mac-2", LLAMA, PHI)
     assert mlx.problems(told["mlx_models"]) == []

@@ -42,6 +42,7 @@ class FilterModule:
             "fleet_agents_token": agents_token,
             "fleet_backends": backends,
             "fleet_egress": egress,
+            "fleet_guarded": guarded,
             "fleet_host": of_host,
             "fleet_peers": peers,
             "fleet_problems": problems,
@@ -171,6 +172,23 @@ def egress(models: Sequence[Model], addresses: Mapping[str, str]) -> list[dict[s
         if address.replace(".", "").isdigit():
             ports.setdefault(address, set()).update(_ports(on_host(models, host)))
     return [{"cidr": f"{address}/32", "ports": sorted(found)} for address, found in ports.items() if found]
+
+
+def guarded(declared: Any, served: Iterable[Any]) -> Any:
+    """Return the ports and ranges that a Mac's firewall guards, with those that are served and not among them.
+
+    None declared is no firewall, and stays so; what is no list, or no port, the roles of the host refuse.
+    """
+    if not isinstance(declared, list) or not declared:
+        return declared
+    ports = sorted({int(port) for port in served if str(port).isdigit()} - {0})
+    return [*declared, *(port for port in ports if not any(_has(one, port) for one in declared))]
+
+
+def _has(declared: Any, port: int) -> bool:
+    """Return whether a port or a range such as 8080:8099 has a port; what is neither has none."""
+    first, _, last = str(declared).partition(":")
+    return first.isdigit() and (last or first).isdigit() and int(first) <= port <= int(last or first)
 
 
 def _ports(models: Sequence[Model]) -> set[int]:
