@@ -23,7 +23,8 @@ environments   $(environments)
 actions
   deploy                  bring everything up, and prove it with a real question
   update                  the same for changed code or settings; says so when there is nothing to do
-  update COMPONENT VERSION   run one service of an older or newer image: a release (r3), a tag, sha256:…, or \`default\`
+  update COMPONENT VERSION   run one service of an older or newer image: a release (r3), a tag, sha256:…, or \`default\`, that of the
+                          release in force; all else stays as that release has it, whatever is checked out
   plan                    show what a deployment would change, without changing it; exit code 7 if there is anything
   rollback [RELEASE]      go back to the release before, or to this one, database schema included
   releases                what was deployed when, and how it ended
@@ -155,6 +156,7 @@ done
 
 case $action:${#operands[@]} in
   update:1 | scale:[01]) wrong_usage "$action needs $([[ $action == update ]] && echo "COMPONENT and VERSION, or neither" || echo "COMPONENT and a number")." ;;
+  update:2) playbook=$root/playbooks/update_component.yml ;;
   restore:0) wrong_usage "restore needs the name of a backup; \`backup\` and \`status --json\` show them." ;;
 esac
 

@@ -51,6 +51,7 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
             "ollama_url in an argument",
         ),
         (["dev", "logs", "--json"], "logs takes no --json"),
+        (["production", "update", "proxy"], "update needs COMPONENT and VERSION, or neither"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(
@@ -334,6 +335,14 @@ def test_an_update_that_cannot_run_is_taken_back(environment: Environment) -> No
     assert "orchestrator" in said["problems"][0]
     assert environment.is_well()
     assert [release["outcome"] for release in environment.releases()] == ["in force", "failed, taken back"]
+
+
+def test_one_component_of_another_version_is_refused_on_one_machine(environment: Environment) -> None:
+    before = environment.releases()
+    done = environment.run("update", "proxy", "r1")
+    assert done.code == 1, done.output
+    assert "On one machine all services are of one version; nothing was changed." in done.output
+    assert environment.releases() == before
 
 
 def test_an_update_brings_code_and_schema_forward(environment: Environment) -> None:

@@ -209,6 +209,7 @@ def test_status_tells_programs_what_is_away(away: Away) -> None:
         ["destroy", "--yes", "--data"],
         ["verify"],
         ["scale", "admin", "1"],
+        ["update", "admin", "r1"],
         ["logs"],
         ["restore", "x"],
     ],

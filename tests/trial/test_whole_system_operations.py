@@ -3,9 +3,11 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from changes import add_migration
 from deployment import Deployment
 from image_index import ELSEWHERE, HERE, push_index
 
@@ -126,23 +128,48 @@ def test_a_component_and_a_version_that_are_nowhere_are_told_at_once_and_nothing
     assert deployment.releases() == before
 
 
-def test_one_component_runs_another_version_until_it_is_told_default(
-    deployment: Deployment, another_image: str
+def generations(deployment: Deployment) -> dict[str, int]:
+    """Return for each Deployment how often what is declared of it has become another."""
+    listed = deployment.trial.kubectl(
+        *("get", "deployments", "--all-namespaces", "--selector", "app.kubernetes.io/managed-by=athena"),
+        *("--output", "json"),
+    )
+    return {item["metadata"]["name"]: item["metadata"]["generation"] for item in json.loads(listed)["items"]}
+
+
+@pytest.fixture
+def moved_on(deployment: Deployment) -> Iterator[str]:
+    """The checkout with a migration that is not deployed: its revision. It goes again afterwards."""
+    revision = "5a1b2c3d4e5f"
+    add_migration(deployment.clone, revision, after=deployment.schema())
+    deployment.commit("A table that waits for its deployment")
+    yield revision
+    (deployment.clone / "service" / "migrations" / "versions" / f"{revision}_of_a_test.py").unlink()
+    deployment.commit("No such table")
+
+
+def test_one_component_runs_another_version_until_it_is_told_default_wherever_the_checkout_is(
+    deployment: Deployment, another_image: str, moved_on: str
 ) -> None:
-    before = digests(deployment)
+    """Neither is the checkout's code built, nor its migration applied, nor are its settings used."""
+    before, release, declared = digests(deployment), deployment.in_force(), generations(deployment)
     unfit = deployment.run("update", "orchestrator", "of-elsewhere")
     assert unfit.code == 1, unfit.output
     assert f"of-elsewhere is for {ELSEWHERE} alone, and the cluster has nodes of {HERE}." in unfit.output
-    done = deployment.run("update", "orchestrator", "of-a-test")
+    done = deployment.run("update", "orchestrator", "of-a-test", "-e", "athena_queue_seconds=17")
     assert done.code == 0, done.output
-    after = digests(deployment)
-    assert after["orchestrator"] == another_image != before["orchestrator"]
-    assert {name for name in after if after[name] != before[name]} == {"orchestrator"}
-    assert "orchestrator" in deployment.in_force()["content"]["images"]
-    back = deployment.run("update", "orchestrator", "default")
+    after, content = digests(deployment), deployment.in_force()["content"]
+    assert after == {**before, "orchestrator": another_image}
+    assert before["orchestrator"] != another_image
+    assert content.pop("images").keys() == {*release["content"]["images"], "orchestrator"}
+    assert content == {name: value for name, value in release["content"].items() if name != "images"}
+    again = generations(deployment)
+    assert {name for name in again if again[name] != declared[name]} == {"athena-orchestrator"}
+    back = deployment.run("update", "orchestrator", "default", "-e", "athena_queue_seconds=17")
     assert back.code == 0, back.output
     assert digests(deployment) == before
-    assert "orchestrator" not in deployment.in_force()["content"]["images"]
+    assert deployment.in_force()["content"] == release["content"]
+    assert deployment.schema() == release["content"]["schema"] != moved_on
 
 
 def test_what_speaks_against_a_database_of_others_is_told_at_once_and_without_a_password(
