@@ -70,6 +70,14 @@ def test_a_host_that_goes_away_has_nothing_more_done_there_and_the_run_is_taken_
     assert ended.in_force_again is None  # nothing was touched
 
 
+def test_what_cannot_be_removed_in_the_end_is_told_and_takes_nothing_back(environment: Environment) -> None:
+    """There is no cluster of which something could be removed."""
+    ended = deploy(environment, "deploy", activate=NOTHING)
+    assert "Warning: not all that is no longer used was removed (" in ended.said
+    assert "Release r2 is in force." in ended.said
+    assert (ended.verdict, ended.last["id"], ended.last["outcome"], ended.locked) == (0, "r2", "in force", False)
+
+
 def test_a_rotation_that_never_reached_the_database_is_not_called_taken_back(environment: Environment) -> None:
     ended = deploy(environment, "rotate", database=AWAY)
     assert "The vault has new values of database-owner, database-application, and" in ended.said
@@ -119,6 +127,7 @@ def test_the_release_before_comes_back_with_the_address_and_the_certificate_that
 ) -> None:
     ended = deploy(environment, "deploy", database=[*PASSWORDS, *ANOTHER_CA])
     assert (ended.verdict, ended.last["outcome"]) == (3, "failed, taken back")
+    assert "Warning: not all that is no longer used was removed (" in ended.said  # there is no cluster
     assert ended.in_force_again
     assert ended.in_force_again["ca"] == "new"
     assert ended.in_force_again["admin"] == {"port": 8080, "files": {CA: "new"}, "egress_to": [EGRESS, TRACES]}

@@ -31,7 +31,9 @@ def test_the_end_of_a_deployment_removes_none_of_them() -> None:
         namespace, name = evaluated("production", "cluster", PLACES, athena_only_looks=only_looks)
         assert f"{namespace}/{name}" in kept
     assert {"athena/athena-look", "athena/athena-verify", "automation/athena-register"} <= set(kept)
-    (prune,) = [task for task in tasks_of("cluster/activate.yml") if entry_of(task) == "prune"]
+    *_, block = tasks_of("cluster/prune.yml")
+    (prune,) = block["block"]
+    assert entry_of(prune) == "prune"
     assert prune["vars"]["kubernetes_app_kept"].rstrip(" }").endswith("+ athena_jobs")
 
 

@@ -73,6 +73,38 @@ def test_every_step_of_a_release_in_force_is_completed(do: Operation, tmp_path: 
     assert not (tmp_path / "state" / "lock").exists()
 
 
+def test_a_release_that_is_recorded_before_its_last_step_is_in_force_and_entered_once(
+    do: Operation, tmp_path: Path
+) -> None:
+    opened(do)
+    step(do, "proof")
+    assert do("record", outcome="in force", content={"n": 1})["recorded"] == "r1"
+    assert (tmp_path / "state" / "lock").exists()
+    step(do, "prune", {"n": 1})
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] == "r1"
+    assert [path.name for path in (tmp_path / "state" / "ledger").iterdir()] == ["r1.json"]
+    assert entry(tmp_path, "r1")["steps"][-1].keys() == {"step", "at", "done"}
+    opened(do)
+    assert do("record", outcome="in force", content={"n": 1})["recorded"] is None
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] is None
+
+
+def test_a_run_that_is_killed_once_it_is_recorded_is_told_of_and_gone_on_with(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    step(do, "proof")
+    do("record", outcome="in force", content={"n": 1}, record={"schema_before": "a"})
+    step(do, "prune", {"n": 1})
+    killed(tmp_path)
+    seen = do("read")
+    assert "stopped in its step 'prune'" in seen["half_told"]
+    assert "`rollback` goes back to release r1" in seen["half_told"]
+    # What goes on from there has seen what itself has seen, and not what the release before it saw.
+    assert [run["steps"][-1]["step"] for run in opened(do)["took_over"]] == ["prune"]
+    do("close", outcome="in force", verdict=0, content={"n": 2}, record={"schema_before": "b"})
+    assert entry(tmp_path, "r2")["schema_before"] == "b"
+    assert do("read")["half_told"] == ""
+
+
 def test_a_failed_release_is_recorded_as_it_was_to_be_and_its_failed_step_as_failed(
     do: Operation, tmp_path: Path
 ) -> None:

@@ -60,6 +60,8 @@ def test_a_deployment_goes_on_where_one_was_killed(changed: Deployment) -> None:
         assert stopped_in(changed) == "backends"
         wait_until(lambda: reboots(changed) > before, 60)
         kill_in(changed, (7, "proof"), (8, "prune"))
+        (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
+        assert "in its step 'prune'" in problem
         done = changed.run("deploy")
         assert done.code == 0, done.output
     assert int(changed.sql("select count(*) from config_audit_log")) >= int(rows)
@@ -67,8 +69,10 @@ def test_a_deployment_goes_on_where_one_was_killed(changed: Deployment) -> None:
     release = changed.releases()[-1]
     assert release["replaces"] == replaced["id"]
     assert release["schema_before"] == replaced["content"]["schema"]
+    # The one that was killed as it pruned had recorded it already.
+    assert release["steps"][-1]["step"] == "proof"
     assert [killed["steps"][-1]["step"] for killed in release["took_over"]] == [
-        *("hosts", "backup", "secrets", "schema", "services", "backends", "proof", "prune")
+        *("hosts", "backup", "secrets", "schema", "services", "backends", "proof")
     ]
 
 

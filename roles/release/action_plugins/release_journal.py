@@ -5,9 +5,9 @@ It runs in Ansible's own process, on the controller, because that is where all t
     STATE/lock/journal.json   there while a release is under way: who, since when, which steps were begun
     STATE/ledger/r7.json      one file for each release, written once, whole or not at all
 
-Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `close`, `leave`, `remove`, `unlock`. Each
-answers with `releases` (oldest first) and `active`, the release that is in force, with what failed ones since then left
-other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
+Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `record`, `close`, `leave`, `remove`, `unlock`.
+Each answers with `releases` (oldest first) and `active`, the release that is in force, with what failed ones since then
+left other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
 A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment (a rotation is one)
 takes the lock over and goes on, a rollback goes back from what a deployment, an update or another rollback had
@@ -115,7 +115,9 @@ class ActionModule(ActionBase):
             if refusal := self._refusal(args["action"]) or self._overtaken(args.get("seen")):
                 return refusal
             left = self._journal() or runs.stopped(self._releases())
-            took_over = [*left.get("took_over", []), {"record": {}, **left, "took_over": None}] if left else []
+            # Those that one took over which has come into force are in its entry.
+            before = left.get("took_over", []) if left and left.get("outcome") != runs.IN_FORCE else []
+            took_over = [*before, {"record": {}, **left, "took_over": None}] if left else []
             going_on = ""
             if left:
                 mends = runs.mends(args["action"], left)
@@ -172,25 +174,21 @@ class ActionModule(ActionBase):
         journal = self._journal()
         if journal is None or self._play_context.check_mode:
             return {"recorded": None}
-        releases = self._releases()
-        active = runs.active(releases)
-        is_in_force = args["outcome"] == runs.IN_FORCE
-        of_this_run = {"content": args["content"], "record": args.get("record") or {}}
-        if is_in_force:
-            _end_step(journal)
-        else:
-            of_this_run = journal.get("attempted") or of_this_run
-        recorded = None
-        is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
-        stopped = runs.stopped(releases)
-        mends = stopped and runs.mends(journal["action"], stopped)
-        is_told = journal["action"] in runs.ALWAYS_TOLD or runs.describe_removed(releases) != ""
-        if is_another or mends or is_told:
-            again = args.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
-            left = {} if is_in_force else args.get("left")
-            recorded = self._record(journal, of_this_run, {**args, "restores": again, "left": left})
+        recorded = journal["id"] if "id" in journal else self._enter(journal, args)
         shutil.rmtree(self._lock)
         return {"recorded": recorded, "changed": recorded is not None, "verdict": args["verdict"]}
+
+    def _op_record(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Write the ledger's entry as `close` would, and keep the lock for what a release in force has still to do.
+
+        A run that is killed then has left nothing half done but that: `close` writes no other entry.
+        """
+        journal = self._journal()
+        if journal is None or self._play_context.check_mode:
+            return {"recorded": None}
+        recorded = self._enter(journal, args)
+        self._write_journal({**journal, "id": recorded, "outcome": args["outcome"]})
+        return {"recorded": recorded, "changed": recorded is not None}
 
     def _op_leave(self, args: dict[str, Any]) -> dict[str, Any]:
         """Let go of the lock without an entry in the ledger: what was done is in no release."""
@@ -283,6 +281,26 @@ class ActionModule(ActionBase):
     def _write_journal(self, journal: dict[str, Any]) -> None:
         self._write(self._lock / "journal.json", journal)
 
+    def _enter(self, journal: dict[str, Any], said: dict[str, Any]) -> str | None:
+        """Write the ledger's entry of a run, where there is something to tell; return its id, or None."""
+        releases = self._releases()
+        active = runs.active(releases)
+        is_in_force = said["outcome"] == runs.IN_FORCE
+        of_this_run = {"content": said["content"], "record": said.get("record") or {}}
+        if is_in_force:
+            _end_step(journal)
+        else:
+            of_this_run = journal.get("attempted") or of_this_run
+        is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
+        stopped = runs.stopped(releases)
+        mends = stopped and runs.mends(journal["action"], stopped)
+        is_told = journal["action"] in runs.ALWAYS_TOLD or runs.describe_removed(releases) != ""
+        if not (is_another or mends or is_told):
+            return None
+        again = said.get("restores") or (None if is_another or not active else active["restores"] or active["id"])
+        left = {} if is_in_force else said.get("left")
+        return self._record(journal, of_this_run, {**said, "restores": again, "left": left})
+
     def _record(self, journal: dict[str, Any], of_this_run: dict[str, Any], said: dict[str, Any]) -> str:
         """Write the ledger's entry of a run: its content and record, and what is said of its end; return its id."""
         releases = self._releases()
@@ -300,7 +318,9 @@ class ActionModule(ActionBase):
                 "error": said.get("error") or None,
                 "replaces": active["id"] if active else None,
                 "restores": said.get("restores") or None,
-                **runs.first_recorded([*(run["record"] for run in journal["took_over"]), of_this_run["record"]]),
+                **runs.first_recorded(
+                    [*(run["record"] for run in runs.not_in_force(journal["took_over"])), of_this_run["record"]]
+                ),
                 "content": of_this_run["content"],
                 "content_before": active["content"] if active else None,
                 "left": said.get("left") or {},

@@ -161,6 +161,11 @@ def rolls_back(run: dict[str, Any]) -> bool:
     return {one["action"] for one in with_taken_over(run)} <= {*DEPLOYING, "rollback"}
 
 
+def not_in_force(taken_over: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those of several runs that were killed before they came into force: what they saw is no release's."""
+    return [run for run in taken_over if run.get("outcome") != IN_FORCE]
+
+
 def first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the first of several runs recorded: what one that went on saw, others had changed already."""
     return {key: next((run[key] for run in records if run.get(key)), value) for key, value in records[-1].items()}
