@@ -11,9 +11,9 @@ from playing import run_plays
 
 @pytest.fixture
 def docker(tmp_path: Path) -> str:
-    """A Docker on a Mac with Apple silicon, as far as it is asked for its version."""
+    """A Docker on a Mac with Apple silicon, as far as it is asked what it is."""
     program = tmp_path / "docker"
-    program.write_text("#!/bin/sh\necho 28.1.0+of-a-test linux/arm64\n")
+    program.write_text("#!/bin/sh\necho 28.1.0+of-a-test linux/aarch64 /var/lib/docker\n")
     program.chmod(0o755)
     return str(program)
 
