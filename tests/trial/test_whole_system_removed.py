@@ -92,12 +92,18 @@ def test_a_database_that_others_run_is_migrated_its_backups_left_to_them_and_cal
         assert "Others run the database" in refused.output
 
 
-def test_destroy_with_the_data_leaves_nothing(deployment: Deployment) -> None:
+def test_destroy_with_the_data_leaves_nothing_but_what_others_have(deployment: Deployment) -> None:
     url = deployment.proxy()
+    kubectl = deployment.trial.kubectl
+    kubectl("create", "secret", "generic", "of-somebody-else", "--namespace", "automation")
     done = deployment.run("destroy", "--yes", "--data")
     assert done.code == 0, done.output
-    namespaces = deployment.trial.kubectl("get", "namespaces", "--output", "name").split()
-    assert [name for name in namespaces if "athena" in name or "automation" in name] == []
+    namespaces = kubectl("get", "namespaces", "--output", "name").split()
+    assert [name for name in namespaces if "athena" in name] == []
+    secrets = kubectl("get", "secrets", "--namespace", "automation", "--output", "name").split()
+    assert secrets == ["secret/of-somebody-else"]
+    labels = kubectl("get", "namespace", "automation", "--output", "jsonpath={.metadata.labels}")
+    assert json.loads(labels) == {"kubernetes.io/metadata.name": "automation"}
     databases = deployment.trial.on("db", "sudo", "-u", "postgres", "psql", "--list", "--tuples-only", "--no-align")
     assert [line for line in databases.splitlines() if line.startswith("athena")] == []
     assert not deployment.state.exists()
