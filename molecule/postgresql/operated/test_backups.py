@@ -147,12 +147,15 @@ def test_what_changed_since_a_backup_is_told_table_by_table(host: Host) -> None:
 def test_a_full_disk_is_refused_and_leaves_the_backups_as_they_are(host: Host) -> None:
     host.check_output(f"mount -t tmpfs -o size=1m,mode=0700,uid=$(id -u postgres) tmpfs {BACKUPS}")
     try:
+        lacking = json.loads(backup(host, "room").stdout)
         refused = backup(host, "make")
         left = host.check_output(f"find {BACKUPS} -type f -not -name .lock")
     finally:
         host.check_output(f"umount {BACKUPS}")
     assert refused.rc == 1
-    assert "are needed" in refused.stderr
+    assert refused.stderr.strip() == f"athena-backup: {lacking[0]}"
+    assert f"{BACKUPS} has" in lacking[0]
+    assert json.loads(backup(host, "room").stdout) == []
     assert left == ""
 
 

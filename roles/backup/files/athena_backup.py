@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Back up one PostgreSQL database, prove that a backup can be restored, and restore it.
 
-usage: athena-backup make | make before ID | list | since ID | verify ID | keep ID | restore ID
-       (ID as `list` shows it, or `latest`)
+usage: athena-backup make | make before ID | list | since ID | verify ID | keep ID | restore ID | room [RESERVE]
+       (ID as `list` shows it, or `latest`; RESERVE in bytes in place of that of the settings)
 
 Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
 ID.json, its manifest, which is written last: a dump without one is not a backup. The manifest says what every table
@@ -56,6 +56,7 @@ FROM pg_database WHERE datname = current_database()
 CLOSED = """
 SELECT datname FROM pg_database WHERE NOT datallowconn AND (datname = %s OR starts_with(datname, %s)) ORDER BY 1
 """
+PLACE = "SELECT current_setting('data_directory'), pg_database_size(oid) FROM pg_database WHERE datname = %s"
 END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 
 
@@ -82,6 +83,14 @@ class Settings:
         values = json.loads(SETTINGS_FILE.read_text())
         folders = {key: Path(values[key]) for key in ("folder", "metrics_folder") if key in values}
         return cls(**{**values, **folders})
+
+    def with_reserve(self, told: list[str]) -> "Settings":
+        """Return these with the reserve that the command line tells, if it does."""
+        if not told:
+            return self
+        if len(told) > 1 or not told[0].isdecimal():
+            raise RefusedError(f"{' '.join(told)} is not a number of bytes")
+        return replace(self, reserve_bytes=int(told[0]))
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,18 @@ class Backups:
             for (closed,) in cursor.fetchall():
                 command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", closed)
                 print(f"{closed} let nobody in, since a restoration that was cut off; it does again", file=sys.stderr)
+
+    def room(self) -> list[str]:
+        """Say where there is no room for a backup or for its proof, as either would refuse it; waits for nobody."""
+        with connection(self._settings, "postgres") as server:
+            cursor = server.cursor()
+            cursor.execute(PLACE, (self._settings.database,))
+            folders = {self._settings.folder.stat().st_dev: self._settings.folder}
+            sizes = [0]
+            for data, size in cursor.fetchall():
+                folders.setdefault(Path(data).stat().st_dev, Path(data))
+                sizes.append(size)
+        return [lack for folder in folders.values() if (lack := lack_of_space(folder, max(sizes), self._settings))]
 
     def make_before(self, wanted: str) -> dict[str, Any]:
         """Make a backup before another is restored, which stays however old; nothing where there is no database."""
@@ -452,12 +473,19 @@ def figures(proven: Manifest) -> str:
 
 def need_space(folder: Path, size: int, settings: Settings) -> None:
     """Refuse what would fill a disk."""
+    if lack := lack_of_space(folder, size, settings):
+        raise RefusedError(lack)
+
+
+def lack_of_space(folder: Path, size: int, settings: Settings) -> str:
+    """Say what is missing where so many bytes would fill a disk; nothing where they would not."""
     free, needed = shutil.disk_usage(folder).free, size + settings.reserve_bytes
-    if free < needed:
-        raise RefusedError(
-            f"{folder} has {free >> 20} MiB free, {needed >> 20} are needed, with backup_reserve_bytes. "
-            "Make room there, or keep fewer backups (backup_keep)."
-        )
+    if free >= needed:
+        return ""
+    return (
+        f"{folder} has {free >> 20} MiB free, {needed >> 20} are needed, with backup_reserve_bytes. "
+        "Make room there, or keep fewer backups (backup_keep)."
+    )
 
 
 def digest(path: Path) -> str:
@@ -504,6 +532,8 @@ def main(arguments: list[str]) -> None:
                 answer: Any = backups.listing()
             case ["since", wanted]:
                 answer = backups.since(wanted)
+            case ["room", *reserve]:
+                answer = Backups(settings.with_reserve(reserve)).room()
             case ["make"]:
                 with alone(settings):
                     backups.open_again()
