@@ -97,9 +97,10 @@ class Cluster:
             )
         except DynamicApiError as error:
             refused = MissingNamespace if namespace_is_missing(error) else AnsibleActionFail
-            # What it says of a secret could have something of it.
-            why = error.reason if wanted["kind"] == "Secret" else error.summary()
-            raise refused(f"The API server refuses {title(wanted)}: {why}") from error
+            # What it says of a secret could have something of it, and Ansible tells of causes as well.
+            is_secret = wanted["kind"] == "Secret"
+            why = error.reason if is_secret else error.summary()
+            raise refused(f"The API server refuses {title(wanted)}: {why}") from (None if is_secret else error)
         return plain(applied)
 
     def _get(self, wanted: Object) -> Object:
