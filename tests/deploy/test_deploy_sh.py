@@ -161,7 +161,7 @@ def test_a_plan_tells_what_another_setting_would_change_and_no_secret(environmen
     assert len(environment.releases()) == 1
 
 
-def test_a_plan_tells_of_a_backend_that_was_changed_by_hand_and_a_deployment_puts_it_right(
+def test_plan_and_status_tell_of_a_backend_that_was_changed_by_hand_and_a_deployment_puts_it_right(
     environment: Environment,
 ) -> None:
     token = (environment.state / "secrets" / "admin-token").read_text().strip()
@@ -175,6 +175,9 @@ def test_a_plan_tells_of_a_backend_that_was_changed_by_hand_and_a_deployment_put
         assert plan.code == 7, plan.output
         assert f"~ backend {where}: max_tokens 7 becomes {declared['max_tokens']}" in plan.output
         assert "theirs" not in plan.output
+        status = environment.run("status")
+        assert status.code == 8, status.output
+        assert f"registry: backend {where}: max_tokens is 7, not {declared['max_tokens']}" in status.output
         done = environment.run("deploy")
         assert (done.code, done.changed) == (0, 1), done.output
         listed = {row["model_name"]: row for row in admin.get("/api/llm-backends").json()}

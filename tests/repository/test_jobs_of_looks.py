@@ -9,7 +9,7 @@ from playing import evaluated
 
 TASKS = ROOT / "playbooks/tasks"
 JOBS = "[athena_question_job, schema_job.name, registration_job.name, registration_drain_job.name]"
-PLACES = "[schema_job.namespace, schema_job.name]"
+PLACES = "[[schema_job.namespace, schema_job.name], [registration_job.namespace, registration_job.name]]"
 
 
 @pytest.mark.parametrize("action", ["status", "verify"])
@@ -19,8 +19,8 @@ def test_looks_say_that_they_are(action: str) -> None:
 
 
 def test_their_jobs_have_a_name_that_no_job_of_a_deployment_has() -> None:
-    question, schema, *_ = evaluated("production", "cluster", JOBS, athena_only_looks=True)
-    assert {question, schema} == {"athena-look"}
+    question, schema, register, _ = evaluated("production", "cluster", JOBS, athena_only_looks=True)
+    assert {question, schema, register} == {"athena-look"}
     deployed = evaluated("production", "cluster", JOBS)
     assert set(deployed) == {"athena-verify", "athena-migrate", "athena-register"}
 
@@ -28,9 +28,9 @@ def test_their_jobs_have_a_name_that_no_job_of_a_deployment_has() -> None:
 def test_the_end_of_a_deployment_removes_none_of_them() -> None:
     kept = evaluated("production", "cluster", "athena_jobs")
     for only_looks in (True, False):
-        namespace, name = evaluated("production", "cluster", PLACES, athena_only_looks=only_looks)
-        assert f"{namespace}/{name}" in kept
-    assert {"athena/athena-look", "athena/athena-verify", "automation/athena-register"} <= set(kept)
+        places = evaluated("production", "cluster", PLACES, athena_only_looks=only_looks)
+        assert {"/".join(place) for place in places} <= set(kept)
+    assert {"athena/athena-look", "athena/athena-verify"} <= set(kept)
     *_, block = tasks_of("cluster/prune.yml")
     (prune,) = block["block"]
     assert entry_of(prune) == "prune"

@@ -94,6 +94,8 @@ def looked(*unseen: str, meanwhile: Sequence[dict[str, Any]] = ()) -> list[dict[
     tell["ansible.builtin.include_tasks"] = str(TASKS / "cluster/tell_look.yml")
     seen = {
         "status_states": STATES,
+        "status_external_services": {"ollama": {"drift": ["Service is not there"]}},
+        "status_registry": {"drift": []},
         "status_unseen": unseen,
         "athena_cluster_problem": "",
     }
@@ -203,7 +205,9 @@ def test_destroying_takes_back_what_was_told(tmp_path: Path, told: Path) -> None
         assert all(line.startswith("#") for line in (told / file).read_text().splitlines())
 
 
-@pytest.mark.parametrize(("unseen", "known"), [("services", False), ("redis", False), ("callers", True)])
+@pytest.mark.parametrize(
+    ("unseen", "known"), [("services", False), ("external_services", False), ("redis", False), ("callers", True)]
+)
 def test_of_pods_that_could_not_be_looked_at_nothing_is_told(
     tmp_path: Path, told: Path, unseen: str, known: bool
 ) -> None:
@@ -221,6 +225,8 @@ def test_a_look_tells_of_pods_and_drift(tmp_path: Path, told: Path) -> None:
         'athena_replicas_wanted{service="admin"} 2',
         'athena_replicas_ready{service="admin"} 2',
         'athena_drift{service="admin"} 1',
+        'athena_drift{service="ollama"} 1',
+        'athena_drift{service="registry"} 0',
     }
     assert (told / "athena_release.prom").exists()
 

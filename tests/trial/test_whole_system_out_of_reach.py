@@ -24,6 +24,11 @@ def test_status_tells_of_every_part_that_all_is_well(deployment: Deployment) -> 
     assert status["cluster"]["answers"] is True
     assert status["health"] == {"admin": "healthy", "proxy": "healthy", "orchestrator": "healthy"}
     assert (status["redis"]["ready"], status["redis"]["drift"]) == (1, [])
+    assert {name: state["drift"] for name, state in status["external_services"].items()} == {
+        "mlx-service": [],
+        "ollama": [],
+    }
+    assert status["registry"] == {"drift": []}
     assert {engine["kind"] for engine in status["engines"]} == {"MLX", "Ollama"}
     assert list(status["hosts"].values()) == [True]
 
@@ -62,6 +67,24 @@ def test_status_sees_that_the_admin_api_is_away_and_that_redis_was_changed_and_a
     assert (said["exit_code"], said["outcome"], said["problems"]) == (0, "done", [])
     assert said["release"] == deployment.in_force()["id"]
     assert [step["step"] for step in said["steps"]][-2:] == ["proof", "prune"]
+    assert deployment.told("status")["problems"] == []
+
+
+def test_status_sees_that_a_name_for_engines_is_gone_and_a_backend_disabled_and_a_deployment_puts_both_right(
+    deployment: Deployment,
+) -> None:
+    (declared,) = deployment.trial.variables["athena_backends"]
+    rows = json.loads(deployment.backends("list", "--json"))
+    (row,) = (row for row in rows if row["model_name"] == declared["model_name"])
+    deployment.backends("toggle", str(row["id"]))
+    deployment.trial.kubectl("delete", "service", "ollama", "--namespace", "athena")
+    status = deployment.told("status", code=8)
+    disabled = f"backend {row['model_name']} at {row['endpoint_url']}: enabled is false, not true"
+    assert status["registry"]["drift"] == [disabled]
+    assert "Service is not there" in status["external_services"]["ollama"]["drift"]
+    assert {f"registry: {disabled}", "ollama: Service is not there"} <= set(status["problems"])
+    done = deployment.run("deploy")
+    assert done.code == 0, done.output
     assert deployment.told("status")["problems"] == []
 
 

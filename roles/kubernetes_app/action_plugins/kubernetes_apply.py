@@ -4,7 +4,8 @@ Everything is asked about before anything is changed: what the API server would 
 
 Arguments: `kubeconfig`, `objects` (in the order in which they are made), `manager` (in whose name; `athena` if not
 given).
-Answers with `different`, the objects that were not as declared, and `changes`, their kinds. In check mode, what would
+Answers with `different`, the objects that were not as declared, `changes`, their kinds, and `missing`, the kinds of
+those that were not there. In check mode, what would
 be in a namespace that is not there counts as different, because the API server cannot be asked about it.
 
 An action and no module: it runs in a copy of Ansible's own process, which has loaded the client once. Each module would
@@ -62,6 +63,7 @@ class ActionModule(ActionBase):
             **shown,
             "changed": bool(different),
             "changes": [wanted["kind"] for wanted, _, _ in different],
+            "missing": [wanted["kind"] for wanted, before, _ in different if not before],
             "different": [wanted for wanted, _, _ in different],
         }
 
