@@ -44,6 +44,7 @@ actions
 arguments for all
   -v                      all of Ansible's output (more v, more of it)
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
+  --go-on                 for deploy, update and rotate: go on from where a run stopped; without it they refuse, and name the way back
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
   --with-monitoring       for deploy, update and plan on one machine: have Prometheus beside the services
   --check, --diff         show what would change, change nothing
@@ -113,7 +114,7 @@ case $action in
 esac
 if [[ ! -f $playbook ]]; then wrong_usage "the environment '$environment' does not offer '$action'."; fi
 
-ansible_arguments=() operands=() follow=no confirmed=no json=no verbose=no irreversible=no data=no
+ansible_arguments=() operands=() follow=no confirmed=no json=no verbose=no irreversible=no go_on=no data=no
 case $action in
   fleet | logs | restore | rollback | rotate) most_operands=1 ;;
   scale | update) most_operands=2 ;;
@@ -139,6 +140,10 @@ while (($#)); do
       if [[ " deploy update " != *" $action "* ]]; then wrong_usage "$action takes no --allow-irreversible."; fi
       irreversible=yes
       ;;
+    --go-on)
+      if [[ " deploy update rotate " != *" $action "* ]]; then wrong_usage "$action takes no --go-on."; fi
+      go_on=yes
+      ;;
     --with-monitoring)
       if [[ " deploy update plan " != *" $action "* ]]; then wrong_usage "$action takes no --with-monitoring."; fi
       ansible_arguments+=(-e athena_with_monitoring=true)
@@ -156,7 +161,10 @@ done
 
 case $action:${#operands[@]} in
   update:1 | scale:[01]) wrong_usage "$action needs $([[ $action == update ]] && echo "COMPONENT and VERSION, or neither" || echo "COMPONENT and a number")." ;;
-  update:2) playbook=$root/playbooks/update_component.yml ;;
+  update:2)
+    if [[ $go_on == yes ]]; then wrong_usage "update COMPONENT VERSION takes no --go-on; \`deploy --go-on\` mends what stopped."; fi
+    playbook=$root/playbooks/update_component.yml
+    ;;
   restore:0) wrong_usage "restore needs the name of a backup; \`backup\` and \`status --json\` show them." ;;
 esac
 
@@ -219,7 +227,7 @@ result=0
 .venv/bin/ansible-playbook -i "inventory/$environment" "$playbook" ${ansible_arguments[@]+"${ansible_arguments[@]}"} \
   -e "release_action=$action" -e "release_operand=${operands[0]:-}" -e "release_second=${operands[1]:-}" \
   -e "release_json=$json" -e "release_follows=$follow" \
-  -e "release_allow_irreversible=$irreversible" -e "release_destroys_data=$data" \
+  -e "release_allow_irreversible=$irreversible" -e "release_go_on=$go_on" -e "release_destroys_data=$data" \
   -e "release_owner_pid=$$" -e "release_exchange=$exchange" <&0 &
 playbook_pid=$!
 trap 'break_off 129' HUP
@@ -234,7 +242,7 @@ if ((broken_off)); then exit "$broken_off"; fi
 if [[ -s $exchange/verdict ]]; then
   verdict=$(<"$exchange/verdict")
   if [[ $verdict == "$NOT_TAKEN_BACK" ]]; then
-    case $action in destroy | fleet | rollback) again=$action ;; *) again=deploy ;; esac
+    case $action in destroy | fleet | rollback) again=$action ;; *) again="deploy --go-on" ;; esac
     echo "deploy.sh: not taken back; see \`status\` and \`logs\`; then \`$again\` goes on." >&2
   fi
   exit "$verdict"

@@ -52,6 +52,10 @@ NEW_REVISION, FINAL_REVISION, BREAKING_REVISION = "0a1b2c3d4e5f", "1a1b2c3d4e5f"
         ),
         (["dev", "logs", "--json"], "logs takes no --json"),
         (["production", "update", "proxy"], "update needs COMPONENT and VERSION, or neither"),
+        (["dev", "rollback", "--go-on"], "rollback takes no --go-on"),
+        (["staging", "fleet", "--go-on"], "fleet takes no --go-on"),
+        (["dev", "plan", "--go-on"], "plan takes no --go-on"),
+        (["production", "update", "proxy", "r1", "--go-on"], "update COMPONENT VERSION takes no --go-on"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(
@@ -416,14 +420,53 @@ def test_a_rollback_to_an_unknown_release_is_refused(environment: Environment) -
 # --- the lock -------------------------------------------------------------------------------------
 
 
-def test_where_a_deployment_was_killed_status_says_so_and_the_next_goes_on(environment: Environment) -> None:
+def test_where_a_deployment_was_killed_the_next_is_refused_with_both_ways_until_it_is_told_to_go_on(
+    environment: Environment,
+) -> None:
     kill_as_soon_as_it_has_begun(environment, but_first=lambda: environment.run("deploy").code == 5)
+    journal = environment.state / "lock" / "journal.json"
+    before, releases = journal.read_text(), environment.releases()
+    step, in_force = json.loads(before)["steps"][-1]["step"], releases[-1]["id"]
+    ways = [
+        f"which was to replace release {in_force}, stopped in its step '{step}'",
+        f"`./deploy.sh ENVIRONMENT rollback` goes back to release {in_force}",
+        "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there",
+    ]
     status = environment.run("status")
-    assert status.code == 8, status.output
-    assert "`./deploy.sh ENVIRONMENT deploy` mends that" in status.output
-    again = environment.run("deploy")
+    refused = environment.run("deploy")
+    plan = environment.run("plan")
+    assert (status.code, refused.code, plan.code) == (8, 5, 5), refused.output
+    assert [way for way in ways for told in (status, refused, plan) if way not in told.output] == []
+    assert (journal.read_text(), environment.releases()) == (before, releases)
+    said = json.loads(environment.run("update", "--json").output.splitlines()[-1])
+    assert (said["exit_code"], said["outcome"], said["recorded"]) == (5, "locked", None)
+    assert "`./deploy.sh ENVIRONMENT update --go-on`" in said["problems"][0]
+    again = environment.run("deploy", "--go-on")
     assert again.code == 0, again.output
     assert "Going on where the 'deploy'" in again.output
+    assert environment.run("status").code == 0
+    ordinary = environment.run("deploy", "--go-on")
+    assert (ordinary.code, ordinary.changed) == (0, 0), ordinary.output
+
+
+@pytest.mark.long
+def test_where_deploy_sh_alone_is_told_to_end_its_playbook_ends_first_and_a_rollback_goes_back(
+    environment: Environment,
+) -> None:
+    journal = environment.state / "lock" / "journal.json"
+    before = environment.releases()[-1]
+    with environment.start("deploy") as run:
+        wait_until(lambda: journal.exists() and json.loads(journal.read_text())["steps"] != [], 60)
+        run.terminate()
+        run.communicate()
+    assert run.returncode == 128 + signal.SIGTERM
+    processes = ",".join(json.loads(journal.read_text())["processes"])
+    living = subprocess.run(["ps", "-o", "args=", "-p", processes], capture_output=True, text=True, check=False)
+    assert living.stdout == ""
+    assert environment.run("deploy").code == 5
+    back = environment.run("rollback")
+    assert back.code == 0, back.output
+    assert environment.releases()[-1]["content"]["version"] == before["content"]["version"]
     assert environment.run("status").code == 0
 
 
@@ -439,7 +482,8 @@ def test_the_lock_of_a_killed_run_can_be_removed_and_what_is_half_done_is_known_
     assert refused.code == 1, refused.output
     status = environment.run("status")
     assert status.code == 8, status.output
-    assert "its lock was removed. `./deploy.sh ENVIRONMENT deploy` mends that" in status.output
+    assert "and its lock was removed. `./deploy.sh ENVIRONMENT rollback` goes back to release" in status.output
+    assert "`./deploy.sh ENVIRONMENT deploy` goes on from there" in status.output
     again = environment.run("deploy")
     assert again.code == 0, again.output
     assert "Going on where the 'deploy'" in again.output

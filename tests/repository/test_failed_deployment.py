@@ -43,7 +43,8 @@ def environment(tmp_path: Path) -> Environment:
 
 def deploy(environment: Environment, words: str, **instead: Tasks) -> Ended:
     """Run the plays of a deployment from where it has begun, with these files of tasks in the place of theirs."""
-    action, _, operand = words.partition(" ")
+    said, is_told_to, _ = words.partition(" --go-on")
+    action, _, operand = said.partition(" ")
     usual = {"image": IMAGE, "database": PASSWORDS, "backup": READY, "activate": ACTIVATE}
     left_out = dict.fromkeys(("withdraw", "tell_release", "show_addresses"), NOTHING)
     entries = ("ledger", "begin", "vault")
@@ -56,6 +57,7 @@ def deploy(environment: Environment, words: str, **instead: Tasks) -> Ended:
         {**left_out, **usual, **instead},
         release_action=action,
         release_operand=operand,
+        release_go_on="yes" if is_told_to else "no",
     )
 
 
@@ -81,7 +83,7 @@ def test_what_cannot_be_removed_in_the_end_is_told_and_takes_nothing_back(enviro
 def test_a_rotation_that_never_reached_the_database_is_not_called_taken_back(environment: Environment) -> None:
     ended = deploy(environment, "rotate", database=AWAY)
     assert "The vault has new values of database-owner, database-application, and" in ended.said
-    assert "./deploy.sh ENVIRONMENT deploy" in ended.said
+    assert "./deploy.sh ENVIRONMENT deploy --go-on" in ended.said
     assert (ended.verdict, ended.last["id"], ended.locked) == (4, "r1", True)
     assert ended.in_force_again is None
 
@@ -103,9 +105,13 @@ def test_a_deployment_after_a_rotation_that_failed_is_judged_by_the_vault_and_no
     environment: Environment,
 ) -> None:
     assert deploy(environment, "rotate", database=AWAY).verdict == 4
-    still_away = deploy(environment, "deploy", image=FAILURE, database=AWAY)
+    refused = deploy(environment, "deploy")
+    assert (refused.verdict, refused.last["id"], refused.in_force_again, refused.locked) == (5, "r1", None, True)
+    assert "the 'rotate' of" in refused.said
+    assert "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there" in refused.said
+    still_away = deploy(environment, "deploy --go-on", image=FAILURE, database=AWAY)
     assert (still_away.verdict, still_away.in_force_again, still_away.locked) == (4, None, True)
-    ended = deploy(environment, "deploy", backup=FAILURE)
+    ended = deploy(environment, "deploy --go-on", backup=FAILURE)
     assert (ended.verdict, ended.locked) == (3, False)
     assert ended.in_force_again
     assert ended.in_force_again["secrets"] == dict.fromkeys(NAMES, 2)

@@ -36,9 +36,9 @@ def do(tmp_path: Path, play_context: SimpleNamespace, monkeypatch: pytest.Monkey
     return operation
 
 
-def opened(do: Operation, action: str = "deploy") -> dict[str, Any]:
-    """Open the lock as a run of this process."""
-    return do("open", action=action, owner_pid=os.getpid())
+def opened(do: Operation, action: str = "deploy", *, go_on: bool = False) -> dict[str, Any]:
+    """Open the lock as a run of this process, which was told to go on from where another stopped, or not."""
+    return do("open", action=action, go_on=go_on, owner_pid=os.getpid())
 
 
 def step(do: Operation, name: str, content: dict[str, Any] | None = None) -> None:
@@ -96,10 +96,11 @@ def test_a_run_that_is_killed_once_it_is_recorded_is_told_of_and_gone_on_with(do
     step(do, "prune", {"n": 1})
     killed(tmp_path)
     seen = do("read")
-    assert "stopped in its step 'prune'" in seen["half_told"]
-    assert "`rollback` goes back to release r1" in seen["half_told"]
+    assert "which had brought its release into force, stopped in its step 'prune'" in seen["half_told"]
+    assert "`./deploy.sh ENVIRONMENT rollback` goes back to release r1" in seen["half_told"]
+    assert opened(do)["verdict"] == 5
     # What goes on from there has seen what itself has seen, and not what the release before it saw.
-    assert [run["steps"][-1]["step"] for run in opened(do)["took_over"]] == ["prune"]
+    assert [run["steps"][-1]["step"] for run in opened(do, go_on=True)["took_over"]] == ["prune"]
     do("close", outcome="in force", verdict=0, content={"n": 2}, record={"schema_before": "b"})
     assert entry(tmp_path, "r2")["schema_before"] == "b"
     assert do("read")["half_told"] == ""
@@ -250,10 +251,72 @@ def test_what_a_killed_run_left_is_mended_or_taken_away_and_nothing_else_is_done
     opened(do, left_by)
     step(do, "services")
     killed(tmp_path)
-    refusal = do("refuse", action=action)
+    refusal = do("refuse", action=action, go_on=True)
     assert (refusal == {}) is passes
     if not passes:
         assert "stopped in its step 'services'" in refusal["msg"]
+
+
+@pytest.mark.parametrize("left_by", ["deploy", "update", "rotate", "scale", "fleet", "rollback", "restore", "destroy"])
+@pytest.mark.parametrize("action", ["deploy", "update", "rotate"])
+def test_from_where_a_run_stopped_a_deployment_goes_on_only_where_it_is_told_to(
+    do: Operation, tmp_path: Path, left_by: str, action: str
+) -> None:
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, left_by)
+    step(do, "services")
+    killed(tmp_path)
+    before = {path: path.read_text() for path in (tmp_path / "state").rglob("*.json")}
+    for refused in (do("refuse", action=action), opened(do, action)):
+        assert (refused["failed"], refused["verdict"]) == (True, 5)
+        assert f"the '{left_by}' of " in refused["msg"]
+        assert "stopped in its step 'services'" in refused["msg"]
+        assert f"`./deploy.sh ENVIRONMENT {action} --go-on` goes on from there" in refused["msg"]
+        assert refused["msg"].endswith("\nNothing was changed.")
+    assert {path: path.read_text() for path in (tmp_path / "state").rglob("*.json")} == before
+    assert opened(do, action, go_on=True)["msg"].startswith(f"Going on where the '{left_by}' since ")
+
+
+def test_a_deployment_is_refused_with_the_way_back_and_the_one_onwards(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    step(do, "services")
+    killed(tmp_path)
+    removes = "There is no release to go back to, and `./deploy.sh ENVIRONMENT destroy` removes what there is; "
+    assert removes in opened(do)["msg"]
+    opened(do, go_on=True)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "update")
+    step(do, "schema", {"n": 2})
+    killed(tmp_path)
+    assert (
+        "`./deploy.sh ENVIRONMENT rollback` goes back to release r1; `./deploy.sh ENVIRONMENT deploy --go-on` goes on"
+    ) in opened(do)["msg"]
+    assert "failed" not in opened(do, "rollback")
+
+
+@pytest.mark.parametrize("action", ["deploy", "plan"])
+def test_a_plan_is_refused_as_well_and_told_of_both_ways(
+    do: Operation, play_context: SimpleNamespace, tmp_path: Path, action: str
+) -> None:
+    opened(do)
+    step(do, "services")
+    killed(tmp_path)
+    play_context.check_mode = True
+    refused = opened(do, action)
+    assert refused["verdict"] == 5
+    assert "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there" in refused["msg"]
+    assert opened(do, "deploy", go_on=True) == {}
+
+
+def test_a_deployment_that_is_told_to_go_on_where_nothing_stopped_is_like_any_other(do: Operation) -> None:
+    begun = opened(do, go_on=True)
+    assert (begun["took_over"], begun["msg"]) == ([], "")
+
+
+def test_one_that_is_told_to_go_on_does_not_pass_a_run_that_lives(do: Operation) -> None:
+    opened(do)
+    assert opened(do, go_on=True)["verdict"] == 5
 
 
 def test_what_is_no_release_leaves_the_ledger_as_it_is(do: Operation, tmp_path: Path) -> None:
@@ -281,20 +344,21 @@ def test_what_a_killed_deployment_left_is_gone_back_from_to_the_release_in_force
     opened(do)
     step(do, "services")
     killed(tmp_path)
-    assert "`rollback`" not in do("read")["lock_told"]  # there is no release to go back to
-    opened(do)
+    assert "rollback" not in do("read")["lock_told"]  # there is no release to go back to
+    opened(do, go_on=True)
     do("close", outcome="in force", verdict=0, content={"n": 1})
     assert do("read")["half_done"] is False
     opened(do, "update")
     step(do, "schema", {"n": 2})
     killed(tmp_path)
     seen = do("read")
-    assert "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r1" in seen["lock_told"]
+    assert "`./deploy.sh ENVIRONMENT rollback` goes back to release r1" in seen["lock_told"]
+    assert "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there; `unlock` only" in seen["lock_told"]
     assert seen["half_done"] is True
     opened(do, "rollback")
     killed(tmp_path)
     seen = do("read")
-    assert "`./deploy.sh ENVIRONMENT rollback` mends that; `unlock` only" in seen["lock_told"]
+    assert "`./deploy.sh ENVIRONMENT rollback` goes back to release r1" in seen["lock_told"]
     assert seen["half_done"] is True  # it is still to be gone back from
     opened(do, "rollback")
     do("close", outcome="in force", verdict=0, content={"n": 1})
@@ -308,9 +372,9 @@ def test_a_rollback_is_not_offered_where_it_would_not_do(do: Operation, tmp_path
     opened(do, left_by)
     step(do, "services")
     killed(tmp_path)
-    opened(do)
+    opened(do, go_on=True)
     killed(tmp_path)  # a deployment that went on from there does not make it known what it is
-    assert "`deploy` mends that; `unlock` only" in do("read")["lock_told"].replace("./deploy.sh ENVIRONMENT ", "")
+    assert "No rollback goes back from there; `./deploy.sh ENVIRONMENT deploy --go-on` goes" in do("read")["lock_told"]
     assert opened(do, "rollback")["failed"]
 
 
@@ -355,9 +419,8 @@ def test_what_is_half_done_is_told_without_its_lock_as_well_and_not_before_the_r
     stopped_and_unlocked(do, tmp_path)
     seen = do("read")
     assert "stopped in its step 'services', and its lock was removed" in seen["half_told"]
-    assert seen["half_told"].endswith(
-        "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r1."
-    )
+    back = "`./deploy.sh ENVIRONMENT rollback` goes back to release r1"
+    assert seen["half_told"].endswith(f"{back}; `./deploy.sh ENVIRONMENT deploy` goes on from there.")
     assert (seen["lock"], seen["left"], seen["lock_told"]) == (None, None, "")
     opened(do)
     assert do("read")["half_told"] == ""  # somebody is at it
@@ -393,13 +456,14 @@ def test_what_does_not_mend_it_leaves_known_what_is_half_done(
     in_force = "r3" if outcome == "in force" else "r1"
     assert seen["half_done"] is True
     assert "the 'update' of" in seen["half_told"]
-    assert seen["half_told"].endswith(f"`rollback` goes back to release {in_force}.")
+    assert f"`./deploy.sh ENVIRONMENT rollback` goes back to release {in_force}; " in seen["half_told"]
     # What is killed on top of that is told with what mends both.
     opened(do, action)
     step(do, "engines", {"n": 1})
     killed(tmp_path)
     assert do("unlock")["recorded"] == "r4"
-    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT deploy` mends that.")
+    told = "No rollback goes back from there; `./deploy.sh ENVIRONMENT deploy` goes on from there."
+    assert do("read")["half_told"].endswith(told)
     opened(do)
     do("close", outcome="in force", verdict=0, content={"n": 2})
     assert (do("read")["half_done"], do("read")["half_told"]) == (False, "")
@@ -433,10 +497,11 @@ def test_a_fleet_mends_what_a_fleet_left_whose_lock_was_removed(do: Operation, t
     step(do, "engines", {"n": 1})
     killed(tmp_path)
     do("unlock")
-    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT fleet` mends that.")
+    again = "`./deploy.sh ENVIRONMENT fleet` does it again; `./deploy.sh ENVIRONMENT deploy` goes on from there."
+    assert do("read")["half_told"].endswith(again)
     opened(do, "scale")
     do("close", outcome="in force", verdict=0, content={"n": 1, "scaled": 2})
-    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT fleet` mends that.")
+    assert do("read")["half_told"].endswith(again)
     opened(do, "fleet")
     do("close", outcome="in force", verdict=0, content={"n": 1, "scaled": 2})
     assert do("read")["half_told"] == ""
@@ -467,7 +532,7 @@ def test_a_rollback_that_stopped_and_whose_lock_was_removed_is_told_with_where_i
     step(do, "services", {"n": 1})
     killed(tmp_path)
     do("unlock")
-    assert do("read")["half_told"].endswith("`./deploy.sh ENVIRONMENT rollback r1` mends that.")
+    assert "`./deploy.sh ENVIRONMENT rollback r1` goes back to release r1; " in do("read")["half_told"]
 
 
 def test_a_lock_from_before_anything_was_begun_leaves_nothing_in_the_ledger(do: Operation, tmp_path: Path) -> None:
@@ -483,7 +548,7 @@ def test_every_run_that_may_have_changed_something_is_known_with_what_it_was_to_
     opened(do)
     step(do, "schema", {"n": 1})
     killed(tmp_path)
-    opened(do)
+    opened(do, go_on=True)
     step(do, "schema", {"n": 2})
     do("fail", content={"n": 2}, record={"schema_before": "b", "backup": {"id": "b2"}})
     step(do, "secrets", {"n": 0})  # of the way back

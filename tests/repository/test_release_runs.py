@@ -80,31 +80,70 @@ def test_a_rotation_that_stopped_is_told_but_is_nothing_that_a_rollback_goes_bac
     entries = [release("r1", "in force"), release("r2", "stopped, not taken back", "rotate")]
     assert runs.describe_stopped(entries) == (
         "Half done: the 'rotate' of alice@here since noon stopped in its step 'services', and its lock was removed. "
-        "`./deploy.sh ENVIRONMENT deploy` mends that."
+        "No rollback goes back from there; `./deploy.sh ENVIRONMENT deploy` goes on from there."
     )
     assert runs.is_half_done(entries, None) is False
     assert runs.is_half_done(entries[:1], run("rotate", run("deploy"))) is True
 
 
 @pytest.mark.parametrize(
-    ("left_by", "operand", "told"),
+    ("left_by", "operand", "where", "first"),
     [
-        ("deploy", "", "`./deploy.sh ENVIRONMENT deploy` mends that, and `rollback` goes back to release r4"),
-        ("rotate", "jwt-secret", "`./deploy.sh ENVIRONMENT deploy` mends that"),
-        ("scale", "proxy", "`./deploy.sh ENVIRONMENT deploy` mends that"),
-        ("rollback", "r1", "`./deploy.sh ENVIRONMENT rollback r1` mends that"),
-        ("fleet", "studio", "`./deploy.sh ENVIRONMENT fleet studio` mends that"),
-        ("destroy", "", "`./deploy.sh ENVIRONMENT destroy` mends that"),
+        (
+            "deploy",
+            "",
+            ", which was to replace release r4,",
+            "`./deploy.sh ENVIRONMENT rollback` goes back to release r4",
+        ),
+        (
+            "update",
+            "proxy",
+            ", which was to replace release r4,",
+            "`./deploy.sh ENVIRONMENT rollback` goes back to release r4",
+        ),
+        ("rotate", "jwt-secret", ", which was to replace release r4,", "No rollback goes back from there"),
+        ("scale", "proxy", "", "No rollback goes back from there"),
+        ("rollback", "r1", "", "`./deploy.sh ENVIRONMENT rollback r1` goes back to release r1"),
+        ("fleet", "studio", "", "`./deploy.sh ENVIRONMENT fleet studio` does it again"),
+        ("destroy", "", "", "`./deploy.sh ENVIRONMENT destroy` does it again"),
     ],
 )
-def test_a_lock_that_a_killed_run_left_says_where_it_stopped_and_what_mends_it(
-    left_by: str, operand: str, told: str
+def test_a_lock_that_a_killed_run_left_says_where_it_stopped_and_which_commands_go_back_or_on(
+    left_by: str, operand: str, where: str, first: str
 ) -> None:
     left = run(left_by, operand=operand)
-    assert runs.describe_lock(left, LOCK, "r4", []) == (
-        f"Locked: the '{left_by}' of alice@here since noon stopped in its step 'services'; its process 7 is gone. "
-        f"{told}; `unlock` only removes the lock."
+    assert runs.describe_lock(left, LOCK, "r4", [], "update") == (
+        f"Locked: the '{' '.join(word for word in (left_by, operand) if word)}' of alice@here since noon{where} "
+        f"stopped in its step 'services'; its process 7 is gone. {first}; "
+        "`./deploy.sh ENVIRONMENT update --go-on` goes on from there; "
+        "`unlock` only removes the lock."
     )
+
+
+@pytest.mark.parametrize(
+    ("action", "operand", "command"),
+    [
+        ("deploy", "", "deploy"),
+        ("update", "", "update"),
+        ("update", "proxy", "deploy"),
+        ("rotate", "jwt-secret", "rotate jwt-secret"),
+        ("scale", "proxy", "deploy"),
+        ("plan", "", "deploy"),
+    ],
+)
+def test_who_is_refused_is_told_to_say_the_same_again_where_that_goes_on(
+    action: str, operand: str, command: str
+) -> None:
+    assert runs.command_onwards(action, operand) == command
+
+
+def test_where_no_release_is_in_force_the_lock_says_that_there_is_none_to_go_back_to() -> None:
+    told = runs.describe_lock(run("deploy"), LOCK, "", [])
+    assert ", which was to be the first release, stopped in its step 'services'" in told
+    assert (
+        "There is no release to go back to, and `./deploy.sh ENVIRONMENT destroy` removes what there is; "
+        "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there"
+    ) in told
 
 
 @pytest.mark.parametrize(
@@ -163,8 +202,8 @@ def test_services_that_were_removed_are_away_until_a_run_changes_something(since
 def test_a_restoration_that_was_killed_is_told_with_how_far_it_had_come() -> None:
     left = run("restore", operand="athena-1", steps=[{"step": "swap", "at": "noon"}])
     told = runs.describe_lock(left, LOCK, "r4", [])
-    assert "the 'restore' of alice@here since noon stopped in its step 'swap'" in told
-    assert told.endswith("`./deploy.sh ENVIRONMENT deploy` mends that; `unlock` only removes the lock.")
+    assert "the 'restore athena-1' of alice@here since noon stopped in its step 'swap'" in told
+    assert "No rollback goes back from there; `./deploy.sh ENVIRONMENT deploy --go-on` goes on from there" in told
 
 
 def test_a_run_that_was_taken_over_is_told_once_and_as_what_it_was_to_be() -> None:

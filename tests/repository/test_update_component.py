@@ -169,4 +169,4 @@ def test_after_a_run_that_stopped_half_way_that_has_to_be_mended_first(environme
     (environment.state / "ledger" / "r3.json").write_text(json.dumps(stopped))
     ((_, (problem,)),) = look(environment, ("proxy", "r1"))
     assert "stopped in its step 'schema'" in problem
-    assert "`rollback` goes back to release r2" in problem
+    assert "`./deploy.sh ENVIRONMENT rollback` goes back to release r2" in problem

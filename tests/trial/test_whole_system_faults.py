@@ -53,13 +53,13 @@ def test_a_full_disk_is_told_before_anything_is_begun_and_taken_back_where_it_fi
     before, on_database = changed.schema(), changed.trial.on
     on_database("db", "mount", "-t", "tmpfs", "-o", "size=500m", "none", BACKUPS)
     try:
-        refused = changed.run("update")
+        refused = changed.run("update", "--go-on")
         assert refused.code == 1, refused.output
         assert f"500 MiB free on {BACKUPS}" in refused.output
         assert stopped_in(changed) == "hosts"
         on_database("db", "mount", "-o", "remount,size=2g", BACKUPS)
         fill = {"[2/8]": lambda: on_database("db", "mount", "-o", "remount,size=1m", BACKUPS)}
-        done = changed.run("update", at=fill)
+        done = changed.run("update", "--go-on", at=fill)
         unwell = changed.told("status", code=8)
         # The database has the new password by then, and so the services are to have it as well.
         on_database("db", "mount", "-o", "remount,size=2g", BACKUPS)
@@ -88,12 +88,23 @@ def test_a_deployment_goes_on_where_one_was_killed_between_two_services(changed:
     unwell = changed.told("status", code=8)
     (problem,) = (problem for problem in unwell["problems"] if "stopped" in problem)
     assert "in its step 'services'" in problem
-    assert "`./deploy.sh ENVIRONMENT deploy` mends that" in problem
+    ways = (
+        f"`./deploy.sh ENVIRONMENT rollback` goes back to release {changed.in_force()['id']}",
+        "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there",
+    )
+    assert [way for way in ways if way not in problem] == []
     assert unwell["lock"] == "deploy"
     refused = changed.run("scale", "proxy", "3")
     assert refused.code == 5, refused.output
     assert "in its step 'services'" in refused.output
 
-    done = changed.run("deploy")
+    releases = changed.releases()
+    told = changed.told("deploy", code=5)
+    assert told["outcome"] == "locked"
+    assert [way for way in ("in its step 'services'", *ways) if way not in told["problems"][0]] == []
+    assert changed.releases() == releases
+    assert stopped_in(changed) == "services"
+
+    done = changed.run("deploy", "--go-on")
     assert done.code == 0, done.output
     assert_that_all_was_done(changed, revision=REVISION, number=NUMBER)

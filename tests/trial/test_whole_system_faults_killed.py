@@ -38,31 +38,49 @@ def reboots(deployment: Deployment) -> int:
 
 
 def kill_in(deployment: Deployment, *steps: tuple[int, str]) -> None:
-    """Kill a deployment as each of these steps begins; each goes on where the one before was killed."""
+    """Kill a deployment as each of these steps begins; each is told to go on where the one before was killed."""
     for number, step in steps:
-        said = deployment.kill(deployment.start("deploy"), f"[{number}/8]")
+        said = deployment.kill(deployment.start("deploy", "--go-on"), f"[{number}/8]")
         assert "Going on where the" in said
         assert stopped_in(deployment) == step
 
 
+def assert_that_it_is_refused(deployment: Deployment, action: str, step: str) -> None:
+    """Assert that an action that is not told to go on from where a run stopped changes nothing, and names both ways."""
+    before = deployment.releases()
+    told = deployment.told(action, code=5)
+    assert told["outcome"] == "locked"
+    words = (
+        f"stopped in its step '{step}'",
+        f"`./deploy.sh ENVIRONMENT rollback` goes back to release {deployment.in_force()['id']}",
+        f"`./deploy.sh ENVIRONMENT {action} --go-on` goes on from there",
+    )
+    assert [one for one in words if one not in told["problems"][0]] == []
+    assert (deployment.releases(), stopped_in(deployment)) == (before, step)
+
+
 def test_a_deployment_goes_on_where_one_was_killed(changed: Deployment) -> None:
-    """Each goes on where the last was killed, and is killed in a later step; meanwhile the database host reboots."""
+    """Each is told to, and is killed in a later step; meanwhile the database host reboots."""
     rows = changed.sql("select count(*) from config_audit_log")
     replaced, before = changed.in_force(), reboots(changed)
     with changed.called(RATE):
         changed.kill(changed.start("update"), "[1/8]")
         assert stopped_in(changed) == "hosts"
+        for action in ("deploy", "update", "rotate"):
+            assert_that_it_is_refused(changed, action, "hosts")
         kill_in(changed, (2, "backup"), (3, "secrets"), (4, "schema"))
         # Not as the step begins, but when the first of the services is there, so that not all are of one version.
-        changed.kill(changed.start("deploy"), "[5/8]", lines_more=1)
+        changed.kill(changed.start("deploy", "--go-on"), "[5/8]", lines_more=1)
         assert stopped_in(changed) == "services"
-        changed.kill(changed.start("deploy"), "[6/8]", at={"[5/8]": lambda: changed.trial.on("db", "sh", "-c", REBOOT)})
+        reboot = {"[5/8]": lambda: changed.trial.on("db", "sh", "-c", REBOOT)}
+        changed.kill(changed.start("deploy", "--go-on"), "[6/8]", at=reboot)
         assert stopped_in(changed) == "backends"
         wait_until(lambda: reboots(changed) > before, 60)
         kill_in(changed, (7, "proof"), (8, "prune"))
         (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
         assert "in its step 'prune'" in problem
-        done = changed.run("deploy")
+        assert_that_it_is_refused(changed, "deploy", "prune")
+        done = changed.run("deploy", "--go-on")
         assert done.code == 0, done.output
     assert int(changed.sql("select count(*) from config_audit_log")) >= int(rows)
     assert_that_all_was_done(changed, revision=REVISION, number=NUMBER)
@@ -86,7 +104,8 @@ def test_a_rollback_goes_back_from_where_a_deployment_was_killed_as_the_database
     changed.commit("No such table")
     assert changed.schema() == LATER
     (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
-    assert f"and `rollback` goes back to release {before['id']}" in problem
+    assert f"`./deploy.sh ENVIRONMENT rollback` goes back to release {before['id']}" in problem
+    assert "`./deploy.sh ENVIRONMENT deploy --go-on` goes on from there" in problem
 
     # What the migration made cannot be removed: the code in force is not started on what it does not run on.
     changed.sql(f"create view depending as table of_a_test_{LATER}")
@@ -100,7 +119,7 @@ def test_a_rollback_goes_back_from_where_a_deployment_was_killed_as_the_database
     assert f"rollback {before['id']}" in failed.output
     assert changed.schema() == LATER
     (problem,) = (problem for problem in changed.told("status", code=8)["problems"] if "stopped" in problem)
-    assert f"`./deploy.sh ENVIRONMENT rollback {before['id']}` mends that" in problem
+    assert f"`./deploy.sh ENVIRONMENT rollback {before['id']}` goes back to release {before['id']}" in problem
 
     done = changed.run("rollback")
     assert done.code == 0, done.output

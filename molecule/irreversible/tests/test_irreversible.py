@@ -13,10 +13,13 @@ def test_migrations_that_cannot_be_taken_back_wait_for_a_decision() -> None:
     assert refused.code == 6, refused.output
     assert A_FINAL_TABLE in refused.output
     assert deployment.schema() == before
-    # It stays from before the migration on: killed in between, the next run goes on.
+    # It stays from before the migration on: killed in between, the next run goes on where it is told to.
     deployment.kill(deployment.start("update", "--allow-irreversible"), "Have the backup stay")
     assert deployment.schema() == before
-    allowed = deployment.run("update", "--allow-irreversible")
+    undecided = deployment.run("update", "--allow-irreversible")
+    assert undecided.code == 5, undecided.output
+    assert deployment.schema() == before
+    allowed = deployment.run("update", "--allow-irreversible", "--go-on")
     assert allowed.code == 0, allowed.output
     assert deployment.schema() == A_FINAL_TABLE
     release = deployment.releases()[-1]

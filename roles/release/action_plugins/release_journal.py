@@ -9,13 +9,14 @@ Operations (`op`): `read`, `refuse`, `problems`, `open`, `step`, `fail`, `record
 Each answers with `releases` (oldest first) and `active`, the release that is in force, with what failed ones since then
 left other than it was. A `verdict` is deploy.sh's exit code; it goes to a file in the folder `exchange`.
 
-A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment (a rotation is one)
-takes the lock over and goes on, a rollback goes back from what a deployment, an update or another rollback had
-begun, and `destroy` leaves nothing to go on with; any other action is refused until one of them has ended well. Which
-runs there were, and what mends what, is decided in `release_runs.py`. Where the lock is removed instead,
-the ledger has what the run had begun: it may have brought the database to a revision that its code alone knows. Things
-stand half done from then on, and whoever takes the lock next goes on from there, as if it had not been removed. What
-does not mend that, a fleet or a scale after a deployment that was killed, may be done, and leaves it known.
+A run that was killed leaves its lock. Where it is certain that its processes are gone, a deployment (a rotation is
+one) that is told to (`go_on`) takes the lock over and goes on, a rollback goes back from what a deployment, an update
+or another rollback had begun, and `destroy` leaves nothing to go on with; any other action is refused until one of
+them has ended well, and so is a deployment that is not told to. Which runs there were, and what mends what, is decided
+in `release_runs.py`. Where the lock is removed instead, the ledger has what the run had begun: it may have brought the
+database to a revision that its code alone knows. Things stand half done from then on, and whoever takes the lock next
+goes on from there, as if it had not been removed. What does not mend that, a fleet or a scale after a deployment that
+was killed, may be done, and leaves it known.
 """
 
 import fcntl
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # Modules have a role's module_utils beside them where they run; an action, which runs here, has to say where they are.
@@ -88,7 +90,7 @@ class ActionModule(ActionBase):
 
     def _op_refuse(self, args: dict[str, Any]) -> dict[str, Any]:
         """Fail where an action may not have the lock, before anything is looked at for it."""
-        return self._refusal(args["action"])
+        return self._refusal(args)
 
     def _op_problems(self, args: dict[str, Any]) -> dict[str, Any]:
         """Fail where something speaks against an action, with all of it; `remark` is said at the end."""
@@ -107,12 +109,12 @@ class ActionModule(ActionBase):
         Answers `took_over`: the runs that were killed since the last one that ended, oldest first.
         """
         if self._play_context.check_mode:
-            return self._refusal(args["action"]) or self._overtaken(args.get("seen"))
+            return self._refusal(args) or self._overtaken(args.get("seen"))
         # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
         self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
         (self._state / MARKER).touch()
         with self._alone():
-            if refusal := self._refusal(args["action"]) or self._overtaken(args.get("seen")):
+            if refusal := self._refusal(args) or self._overtaken(args.get("seen")):
                 return refusal
             left = self._journal() or runs.stopped(self._releases())
             # Those that one took over which has come into force are in its entry.
@@ -234,19 +236,24 @@ class ActionModule(ActionBase):
     def _lock(self) -> Path:
         return self._state / "lock"
 
-    def _describe_lock(self) -> str:
+    def _describe_lock(self, command: str = "deploy") -> str:
         active = runs.active(self._releases())
         journal = self._journal()
         living = _living(journal) if journal is not None else None
-        return str(runs.describe_lock(journal, self._lock, active["id"] if active else "", living))
+        return str(runs.describe_lock(journal, self._lock, active["id"] if active else "", living, command))
 
-    def _refusal(self, action: str) -> dict[str, Any]:
-        """Answer what an action that may not have the lock is told; nothing if it may."""
-        journal = self._journal()
+    def _refusal(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer what an action that may not have the lock is told; nothing if it may.
+
+        `go_on` says that it was told to go on from where a run stopped.
+        """
+        action, journal = args["action"], self._journal()
         is_over = journal is not None and not _is_alive(journal)
-        if not self._lock.exists() or (is_over and runs.mends(action, journal)):
+        goes_on = action not in runs.GOING_ON or boolean(args.get("go_on") or False)
+        if not self._lock.exists() or (is_over and goes_on and runs.mends(action, journal)):
             return {}
-        return {"failed": True, "verdict": LOCKED, "msg": self._describe_lock()}
+        told = self._describe_lock(runs.command_onwards(action, args.get("operand") or ""))
+        return {"failed": True, "verdict": LOCKED, "msg": f"{told}\nNothing was changed." if is_over else told}
 
     def _seen(self) -> str:
         """Return what stands for ledger and lock as they are: it is another one as soon as a run begins or ends."""

@@ -19,6 +19,8 @@ ENTRY = (
 )
 # What a rollback goes back from where it was killed: of these it is known what they bring about.
 DEPLOYING = ("deploy", "update")
+# What goes on from where a run stopped only where it is told to: a person decides between this and the way back.
+GOING_ON = (*DEPLOYING, "rotate")
 
 
 def runs_of(releases: list[dict[str, Any]], left: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -82,8 +84,8 @@ def describe_stopped(releases: list[dict[str, Any]]) -> str:
     if run is None:
         return ""
     where = "the '{action}' of {owner}@{host} since {since} stopped in its step '{step}', and its lock was removed"
-    mending = _describe_mending(run, in_force["id"] if in_force else "")
-    return f"Half done: {where.format(**run, step=run['steps'][-1]['step'])}. {mending}."
+    ways = _describe_ways(run, in_force["id"] if in_force else "", "deploy")
+    return f"Half done: {where.format(**run, step=run['steps'][-1]['step'])}. {ways}."
 
 
 def describe_removed(releases: list[dict[str, Any]]) -> str:
@@ -95,16 +97,19 @@ def describe_removed(releases: list[dict[str, Any]]) -> str:
     return f"{told.format(**run)} `./deploy.sh ENVIRONMENT deploy` brings them back."
 
 
-def describe_lock(journal: dict[str, Any] | None, lock: Path, in_force: str, living: list[str] | None) -> str:
+def describe_lock(
+    journal: dict[str, Any] | None, lock: Path, in_force: str, living: list[str] | None, command: str = "deploy"
+) -> str:
     """Return who holds the lock, where the run stopped if it is over, and what to do.
 
     `in_force` is the id of the release that can be gone back to; empty where there is none. `living` has the numbers
     of those of the run's processes that live, none of which says that it is over; None where nobody knows from here.
+    `command` is one that goes on from there, where it is told to.
     """
     if journal is None:
         return f"Locked by {lock}, which says nothing about its owner.\nRemove it: ./deploy.sh ENVIRONMENT unlock"
     if living == []:
-        return f"Locked: {_describe_end(journal, in_force)}"
+        return f"Locked: {_describe_end(journal, in_force, command)}"
     owner = f"{journal['owner']}@{journal['host']} ({name_processes(living or [str(journal['pid'])])})"
     who = f"{owner} is busy with '{journal['action']}' since {journal['since']}"
     if living:
@@ -123,22 +128,42 @@ def name_processes(numbers: list[str]) -> str:
     return f"process{'es' if len(numbers) > 1 else ''} {' and '.join(numbers)}"
 
 
-def _describe_end(journal: dict[str, Any], in_force: str) -> str:
-    """Return where a run stopped that is over without having ended, and which commands mend that."""
+def _describe_end(journal: dict[str, Any], in_force: str, command: str) -> str:
+    """Return where a run stopped that is over without having ended, and which commands go back or on from there."""
+    aim = f"was to replace release {in_force}" if in_force else "was to be the first release"
+    if journal.get("outcome") == IN_FORCE:
+        aim = "had brought its release into force"
+    which = f", which {aim}," if journal["action"] in GOING_ON else ""
     step = f"in its step '{journal['steps'][-1]['step']}'" if journal["steps"] else "before its first step"
-    where = "the '{action}' of {owner}@{host} since {since} stopped {step}; its process {pid} is gone."
-    mending = _describe_mending(journal, in_force)
-    return f"{where.format(**journal, step=step)} {mending}; `unlock` only removes the lock."
+    who = "the '{run}' of {owner}@{host} since {since}".format(**journal, run=_words_of(journal))
+    ways = _describe_ways(journal, in_force, f"{command} --go-on")
+    return f"{who}{which} stopped {step}; its process {journal['pid']} is gone. {ways}; `unlock` only removes the lock."
 
 
-def _describe_mending(run: dict[str, Any], in_force: str) -> str:
-    """Return which commands mend what a run left that stopped."""
-    again = f"{run['action']} {run.get('operand', '')}".strip()
-    does_it_again = run["action"] in ("rollback", "fleet", "destroy") and mends(run["action"], run)
-    command = again if does_it_again else "deploy"
-    goes_back = command == "deploy" and in_force and rolls_back(run)
-    back = f", and `rollback` goes back to release {in_force}" if goes_back else ""
-    return f"`./deploy.sh ENVIRONMENT {command}` mends that{back}"
+def _describe_ways(run: dict[str, Any], in_force: str, onwards: str) -> str:
+    """Return which commands go back from where a run stopped, or do it again, and that `onwards` goes on from there."""
+    if run["action"] in ("fleet", "destroy") and mends(run["action"], run):
+        first = f"`./deploy.sh ENVIRONMENT {_words_of(run)}` does it again"
+    elif not in_force:
+        first = "There is no release to go back to, and `./deploy.sh ENVIRONMENT destroy` removes what there is"
+    elif not rolls_back(run):
+        first = "No rollback goes back from there"
+    else:
+        target = run.get("operand") if run["action"] == "rollback" else ""
+        back = f"rollback {target}" if target else "rollback"
+        first = f"`./deploy.sh ENVIRONMENT {back}` goes back to release {target or in_force}"
+    return f"{first}; `./deploy.sh ENVIRONMENT {onwards}` goes on from there"
+
+
+def command_onwards(action: str, operand: str) -> str:
+    """Return which command goes on from where a run stopped, for one who asked for an action: this one, if it does."""
+    is_whole = action in GOING_ON and not (action == "update" and operand)  # an update of one component mends nothing
+    return f"{action} {operand}".strip() if is_whole else "deploy"
+
+
+def _words_of(run: dict[str, Any]) -> str:
+    """Return the action of a run and what it was about."""
+    return f"{run['action']} {run.get('operand') or ''}".strip()
 
 
 def mends(action: str, run: dict[str, Any]) -> bool:
