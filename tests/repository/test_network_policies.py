@@ -14,6 +14,7 @@ TEMPLATE = ROOT / "roles/kubernetes_app/templates/network_policy.yaml.j2"
 GIVEN = {
     "athena_client_networks": ["203.0.113.0/24"],
     "athena_admin_networks": ["198.51.100.0/25"],
+    "athena_admin_clients": [{"namespace": "automation", "pods": {"job": "a-script"}}],
     "athena_api_server_networks": ["192.0.2.1/32"],
     "athena_mlx_addresses": ["192.0.2.31"],
     "athena_ollama_addresses": ["192.0.2.32"],
@@ -31,6 +32,7 @@ LOOK, VERIFY = "athena app.kubernetes.io/name=athena-look", "athena app.kubernet
 REGISTER = "automation app.kubernetes.io/name=athena-register"
 COMPARE = "automation app.kubernetes.io/name=athena-look"
 OF_OURS = (PROXY, ORCHESTRATOR, LOOK, VERIFY, REGISTER, COMPARE)
+SCRIPT = "automation job=a-script"
 ROUTERS_REACH = ENGINES | {(ADMIN, (8080,)), (REDIS, (6379,))}
 
 
@@ -98,7 +100,7 @@ def test_they_are_for_the_pods_of_their_service_both_ways(policies: dict[str, di
 def test_the_look_up_without_a_token_is_reached_by_those_who_need_it_jobs_of_ours_and_agents(
     policies: dict[str, dict[str, Any]],
 ) -> None:
-    assert let_in(policies["admin"]) == sorted([*OF_OURS, AGENTS, API_SERVER])
+    assert let_in(policies["admin"]) == sorted([*OF_OURS, SCRIPT, AGENTS, API_SERVER])
     assert let_out(policies["admin"]) == {("192.0.2.20/32", (5432,)), (PROXY, (8100,))}
 
 
@@ -109,7 +111,7 @@ def test_proxy_and_orchestrator_are_reached_by_callers_and_reach_engines(policie
 
 
 def test_nobody_outside_of_the_cluster_reaches_the_admin_api_unless_an_inventory_says_so(tmp_path: Path) -> None:
-    outside = ("athena_client_networks", "athena_admin_networks", "athena_api_server_networks")
+    outside = ("athena_admin_clients", "athena_client_networks", "athena_admin_networks", "athena_api_server_networks")
     policies = rendered(tmp_path, **(GIVEN | {name: [] for name in outside}))
     assert let_in(policies["admin"]) == sorted(OF_OURS)
     assert let_in(policies["proxy"]) == ["athena", ADMIN]
