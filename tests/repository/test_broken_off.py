@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def heard(number: signal.Signals) -> Iterator[None]:
+    """Have what is started hear the signal: who runs tests in the background may ignore it, which is inherited."""
+    before = signal.signal(number, lambda *_: None)
+    yield
+    signal.signal(number, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_playbook_before_the_folder_that_it_works_in_goes(
     clone: Path, number: signal.Signals
