@@ -36,6 +36,17 @@ def run_plays(
     )
 
 
+def local_play(*tasks: dict[str, Any], **variables: Any) -> dict[str, Any]:
+    """Return a play on this machine with these variables."""
+    return {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}", **variables},
+        "tasks": list(tasks),
+    }
+
+
 def evaluated(environment: str, group: str, expression: str, **variables: Any) -> Any:
     """Return what an expression is in an environment with these variables besides."""
     command = [str(ANSIBLE), "--inventory", f"inventory/{environment}", "--playbook-dir", "playbooks", group]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from loading import ROOT
-from playing import run_plays
+from playing import local_play, run_plays
 
 ROLE = ROOT / "roles" / "fleet" / "tasks"
 
@@ -25,19 +25,13 @@ def test_all_that_changes_a_host_finds_its_environment(file: str, name: str, tmp
     (tmp_path / "steps" / "change.yml").write_text(json.dumps([{"ansible.builtin.include_tasks": "inner.yml"}]))
     (tmp_path / "steps" / "inner.yml").write_text(json.dumps([seen]))
     change = next(task for task in tasks_of(file) if task.get("name") == name)
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "fleet_environment": "{{ of_the_inventory }}",
-            "of_the_inventory": {"HTTPS_PROXY": "http://proxy.example.internal"},
-            "fleet_wanted": {},
-            "fleet_proven": {},
-        },
-        "tasks": [change],
-    }
+    play = local_play(
+        change,
+        fleet_environment="{{ of_the_inventory }}",
+        of_the_inventory={"HTTPS_PROXY": "http://proxy.example.internal"},
+        fleet_wanted={},
+        fleet_proven={},
+    )
     ran = run_plays(tmp_path, [play])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert (tmp_path / "seen").read_text() == "http://proxy.example.internal"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from loading import ROOT
-from playing import run_plays
+from playing import local_play, run_plays
 
 
 def objection() -> str:
@@ -20,17 +20,9 @@ def objection() -> str:
 def said(folder: Path, *arguments: str, **variables: Any) -> str:
     """Return what is said where these are given by `-e`."""
     kept = folder / "said"
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "objection": objection(),
-            "ollama_settings": {"OLLAMA_KEEP_ALIVE": "1h"},  # as the inventory has it
-        },
-        "tasks": [{"ansible.builtin.copy": {"content": "{{ objection }}", "dest": str(kept), "mode": "0600"}}],
-    }
+    inventory = {"OLLAMA_KEEP_ALIVE": "1h"}
+    tell = {"ansible.builtin.copy": {"content": "{{ objection }}", "dest": str(kept), "mode": "0600"}}
+    play = local_play(tell, objection=objection(), ollama_settings=inventory)
     ran = run_plays(folder, [play], *arguments, variables=variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return kept.read_text()
