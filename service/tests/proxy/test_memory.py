@@ -152,6 +152,32 @@ def test_a_prompt_whose_caller_has_left_is_not_kept(stand_in: Run, proxy_for: St
         assert alive(Call) == 1
 
 
+def test_a_prompt_whose_caller_has_left_the_queue_is_not_kept(stand_in: Run, proxy_for: StartProxy) -> None:
+    engine = stand_in(Holds())
+    url = proxy_for(backend("m", "openai", engine.url, max_concurrency=1, max_queue=5))
+    path = "/v1/chat/completions"
+    with httpx.stream("POST", url + path, content=asking("short", stream=True)) as running:
+        assert running.status_code == 200
+        with nothing_stays_of(Call), Line(int(url.rpartition(":")[2]), post(path, asking(stream=True))):
+            until(lambda: alive(Call) == 2)
+
+
+async def never_begins(heard: Heard) -> None:
+    """Answer nothing."""
+    await heard.wait_until_left()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_prompt_whose_caller_has_left_before_the_first_token_is_not_kept(
+    stand_in: Run, proxy_for: StartProxy, stream: bool
+) -> None:
+    engine = stand_in(never_begins)
+    url = proxy_for(backend("m", "openai", engine.url))
+    port = int(url.rpartition(":")[2])
+    with nothing_stays_of(Call), Line(port, post("/v1/chat/completions", asking(stream=stream))):
+        until(lambda: bool(engine.heard))
+
+
 def tasks(url: str) -> float:
     """Return the gauge of what the event loop has to do."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
