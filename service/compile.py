@@ -16,9 +16,10 @@ import tempfile
 from pathlib import Path
 
 # A request, and each piece of a stream, goes through these. What a profile shows beside them are the kernel, the event
-# loop and the parser, which are machine code already. Not among them, though requests go through them: modules whose
-# coroutines hold a prompt (a compiled one keeps what it knows until the collector comes), and those that define a
-# msgspec.Struct (its options are lost in a compiled class).
+# loop and the parser, which are machine code already. Not among them, though requests go through them: modules in which
+# a `finally` awaits (a compiled one never lets go of an error that passes it, nor of the prompt that the error knows),
+# those that have an asynchronous generator, and those that define a msgspec.Struct (its options are lost in a compiled
+# class).
 MODULES = (
     "athena/observability/gen_ai_metrics.py",
     "athena/observability/identity.py",
@@ -29,6 +30,7 @@ MODULES = (
     "athena/proxy/caller.py",
     "athena/proxy/callers.py",
     "athena/proxy/forwarding.py",
+    "athena/proxy/keyring.py",
     "athena/proxy/server/coalescing.py",
     "athena/proxy/server/connection.py",
     "athena/proxy/server/eager.py",
@@ -37,6 +39,9 @@ MODULES = (
     "athena/router/admission.py",
     "athena/router/attempt.py",
     "athena/router/connection.py",
+    "athena/router/dialects/lines.py",
+    "athena/router/dispatch.py",
+    "athena/router/figures.py",
     "athena/router/gate.py",
     "athena/router/shared_gate.py",
     "athena/router/upstream.py",
