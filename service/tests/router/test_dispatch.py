@@ -73,7 +73,7 @@ async def answer(services: RouterServices, asked: Call) -> str:
             return "".join([event.text async for event in reply.events() if isinstance(event, Delta)])
         raw = reply.body or await relayed(reply)
     finally:
-        await reply.aclose()
+        reply.close()
     return text_of(raw)
 
 
@@ -257,8 +257,8 @@ async def test_a_caller_who_leaves_ends_the_work_of_the_engine_at_once(bench: Be
     reply = await services.dispatcher.open(call())
     assert stand_in.open_connections == 1
     started = time.monotonic()
-    await reply.aclose()
-    await reply.aclose()
+    reply.close()
+    reply.close()
     await until(lambda: stand_in.open_connections == 0)
     assert time.monotonic() - started < 0.1
     assert services.figures.pending() == {}
@@ -287,7 +287,7 @@ async def test_a_caller_who_leaves_after_the_end_mark_has_been_served(bench: Ben
     reply = await services.dispatcher.open(call())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(relayed(reply), 0.05)
-    await reply.aclose()
+    reply.close()
     assert services.figures.pending()[1].errors == 0
     assert services.figures.pending()[1].completion_tokens == 3
 
@@ -339,7 +339,7 @@ async def test_a_translated_reply_ends_with_its_finish_and_keeps_the_connection(
         last = [event async for event in reply.events()][-1]
         assert isinstance(last, Finish)
         assert last.usage.completion_tokens == 3
-        await reply.aclose()
+        reply.close()
         await asyncio.sleep(0.01)
     assert engine.connections == 1
 

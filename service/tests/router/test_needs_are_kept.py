@@ -188,7 +188,7 @@ async def test_a_call_of_the_library_asks_for_context_as_well(bench: Bench) -> N
     for extra in ({}, {"options": {"num_ctx": 4096}}):
         asked.extra = extra
         reply = await services.dispatcher.open(Call.of(asked))
-        await reply.aclose()
+        reply.close()
     assert [len(small.asked), len(large.asked)] == [1, 1]
 
 

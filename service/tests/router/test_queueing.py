@@ -108,7 +108,7 @@ async def test_a_stream_holds_its_place_until_it_has_ended(bench: Bench) -> None
     (waiting,) = ask(services)
     await until(lambda: queued(services, 1) == 1)
     engine.behaviour = serve
-    await reply.aclose()
+    reply.close()
     assert await waiting == SAID
 
 

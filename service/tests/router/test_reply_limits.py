@@ -61,7 +61,7 @@ async def seconds_until_cut(services: RouterServices, number: int, dialect: Dial
         with pytest.raises(StreamBrokenError, match="for 1 s"):
             await reply.relay(pieces.append, encoder)
     finally:
-        await reply.aclose()
+        reply.close()
     assert b"You " in b"".join(pieces)
     return time.monotonic() - started
 

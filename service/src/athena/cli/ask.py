@@ -63,7 +63,7 @@ async def _stream(settings: "RouterSettings", request: "Request", *, stats: bool
                 if stats:
                     _report(request.model, reply, event, first=first, total=time.monotonic() - began)
         finally:
-            await reply.aclose()
+            reply.close()
 
 
 async def _first_model(services: "RouterServices") -> str:

@@ -70,7 +70,7 @@ async def ask(
         try:
             events = [event async for event in reply.events()]
         finally:
-            await reply.aclose()
+            reply.close()
         error_type = ""
     except (BackendError, UnavailableError) as error:
         error_type = error.code

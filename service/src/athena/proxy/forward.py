@@ -129,7 +129,7 @@ class Forwarder:
             forwarding.usage = reply.usage
         finally:
             if not reply.settled:
-                await reply.aclose()
+                reply.close()
 
     def _why_cancelled(self, exchange: Exchange) -> str:
         """Count a caller that has gone; returns the type of error by which its request is counted."""

@@ -125,7 +125,7 @@ class LLMRouter:
                 elif isinstance(event, Delta) and event.text:
                     yield event.text
         finally:
-            await reply.aclose()
+            reply.close()
 
     async def services(self) -> RouterServices:
         """Return the parts that serve the running event loop."""
@@ -170,7 +170,7 @@ class LLMRouter:
         try:
             return _result(request, reply, [event async for event in reply.events()])
         finally:
-            await reply.aclose()
+            reply.close()
 
 
 def _request(

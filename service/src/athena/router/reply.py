@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class OpenReply:
-    """A reply that has begun: whoever holds it takes it once, in one of its forms, and calls `aclose()` at last.
+    """A reply that has begun: whoever holds it takes it once, in one of its forms, and calls `close()` at last.
 
     A stream is taken by `relay()` or, unless `passthrough` says that it goes to the caller as it is, as `events()`; a
     whole reply by `events()` or, passed through, as `body`. `content_type` is that of the engine's own bytes. `usage`
@@ -117,7 +117,7 @@ class OpenReply:
             for event in events:
                 yield event
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """End the reply, cancelling the engine's work where it is not done; may be called at any time, repeatedly."""
         if self.settled:
             return

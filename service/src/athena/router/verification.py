@@ -164,7 +164,7 @@ async def _answer(services: RouterServices, asked: Request, verdict: Verdict) ->
     try:
         events = [event async for event in reply.events()]
     finally:
-        await reply.aclose()
+        reply.close()
     if asked.operation is Operation.EMBED:
         _judge_vectors(verdict, events)
         return
