@@ -21,7 +21,6 @@ from pathlib import Path
 # those that have an asynchronous generator, and those that define a msgspec.Struct (its options are lost in a compiled
 # class).
 MODULES = (
-    "athena/observability/families.py",
     "athena/observability/gen_ai_metrics.py",
     "athena/observability/identity.py",
     "athena/observability/lines.py",
@@ -46,13 +45,11 @@ MODULES = (
     "athena/router/dialects/__init__.py",
     "athena/router/dialects/lines.py",
     "athena/router/dialects/openai.py",
-    "athena/router/dialects/openai_replies.py",
     "athena/router/dialects/responses.py",
     "athena/router/dispatch.py",
     "athena/router/engines/rendering.py",
     "athena/router/figures.py",
     "athena/router/gate.py",
-    "athena/router/needing.py",
     "athena/router/shared_gate.py",
     "athena/router/upstream.py",
     "athena/router/upstream_reply.py",
