@@ -300,7 +300,7 @@ def test_a_key_that_file_and_registry_have_is_held_to_what_the_registry_says(tmp
     of_registry = ApiKey(id=1, name="alice", prefix="sk", digest=line.split()[1], scopes=("models",), models=("m",))
 
     configuration = Configuration(Registry())
-    configuration._snapshot = Snapshot(version=1, routes={}, complete=True, keys=(of_registry,))
+    configuration.snapshot = Snapshot(version=1, routes={}, complete=True, keys=(of_registry,))
     ring = KeyRing(KeysFile(tmp_path / "keys"), configuration, caller_of=lambda key: Caller(key.name, key))
     caller = ring.caller(None, key.encode())
     assert caller is not None

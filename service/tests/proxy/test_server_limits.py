@@ -99,6 +99,22 @@ def test_a_head_that_is_too_large_is_refused(at_once: bool) -> None:
         assert b"4096 bytes" in answer
 
 
+def test_a_head_that_is_too_large_is_refused_though_none_of_its_pieces_is() -> None:
+    with limited(head_bytes=4096) as (_, serving), Line(serving.port) as line:
+        line.send(b"GET /now HTTP/1.1\r\nx: " + b"y" * 3000)
+        time.sleep(0.05)
+        line.send(b"y" * 3000 + b"\r\n\r\n")
+        assert line.rest().startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_head_in_pieces_that_is_not_too_large_is_taken() -> None:
+    with limited(head_bytes=4096) as (_, serving), Line(serving.port) as line:
+        line.send(b"GET /now HTTP/1.1\r\nx: " + b"y" * 2000)
+        time.sleep(0.05)
+        line.send(b"y" * 1000 + b"\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" in line.receive(b"/now")
+
+
 def test_a_header_without_end_is_cut_off() -> None:
     with limited(head_bytes=65536, body_bytes=1 << 20) as (_, serving), Line(serving.port) as line:
         line.send(b"GET /now HTTP/1.1\r\nx: ")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athena.router.asked_needs import needs_of
 from athena.router.board import CAN
 from athena.router.call import Call
 from athena.router.errors import NeedWithoutHomeError, RequestRejectedError
 from athena.router.judging.needs import BITS, Need, Needs, of_request
-from athena.router.needing import _needs
 from athena.router.periods import Periods
 from athena.router.services import RouterServices
 from athena.router.types import Abilities, Dialect, Message, Operation, Request
@@ -341,9 +341,9 @@ def test_what_is_seen_without_a_translation_is_what_the_translation_says(
     body: dict[str, Any], dialect: Dialect, ascii_only: bool
 ) -> None:
     if dialect is Dialect.OPENAI:
-        body = {name: value for name, value in body.items() if name != "images"}  # no field of its
+        body = {name: value for name, value in body.items() if name not in {"images", "options"}}  # Ollama's alone
     call = Call(dialect, Operation.CHAT, json.dumps(body, ensure_ascii=ascii_only).encode())
-    seen = _needs(call, counted=True)
+    seen = needs_of(call, counted=True, pictured=True)
     try:
         said = of_request(call.request)
     except RequestRejectedError:
@@ -352,16 +352,16 @@ def test_what_is_seen_without_a_translation_is_what_the_translation_says(
     assert seen.wanted_tokens == said.wanted_tokens
     # A translation puts line breaks between the parts of a text, of which there are four here at most.
     assert seen.context_tokens + 2 >= said.context_tokens
-    uncounted = _needs(call, counted=False)
+    uncounted = needs_of(call, counted=False, pictured=True)
     assert (uncounted.features, uncounted.wanted_tokens) == (seen.features, seen.wanted_tokens)
 
 
 @pytest.mark.parametrize("dialect", [Dialect.OLLAMA, Dialect.OPENAI])
 def test_a_text_that_speaks_of_a_need_has_none(dialect: Dialect) -> None:
     call = chat(dialect, prompt='{"tools": [{}], "format": "json", "response_format": {"type": "json_object"}}')
-    assert _needs(call, counted=False) == Needs()
+    assert needs_of(call, counted=False, pictured=True) == Needs()
 
 
 def test_a_name_that_is_spelt_with_escapes_is_read_all_the_same() -> None:
     body = b'{"model": "m", "messages": [], "to\\u006fls": [{}]}'
-    assert _needs(Call(Dialect.OLLAMA, Operation.CHAT, body), counted=False).features == {Need.TOOLS}
+    assert needs_of(Call(Dialect.OLLAMA, Operation.CHAT, body), counted=False, pictured=True).features == {Need.TOOLS}

@@ -5,6 +5,7 @@ The buckets are those that the conventions advise.
 """
 
 from bisect import bisect_left
+from typing import Final
 
 from athena.observability import error_types
 from athena.observability.error_types import ErrorGroup
@@ -12,14 +13,17 @@ from athena.observability.families import Family, Kind
 from athena.observability.router_metrics import DEFAULT_BACKEND
 from athena.router.types import Operation, Usage
 
-_DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-_TOKEN_BUCKETS = tuple(4**power for power in range(14))
+_DURATION_BUCKETS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN_BUCKETS: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
+    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+_PER_TOKEN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))
 _LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name", "backend_id")
 
-OTHER_MODEL = "other"
-NO_PROVIDER = "none"
+OTHER_MODEL: Final = "other"
+NO_PROVIDER: Final = "none"
 OPERATION_NAMES = {Operation.CHAT: "chat", Operation.GENERATE: "text_completion", Operation.EMBED: "embeddings"}
 
 _Key = tuple[Operation, str, str, int | None, str]

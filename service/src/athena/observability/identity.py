@@ -7,17 +7,18 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from os import register_at_fork, urandom
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-HEADER = "x-request-id"
-_NAME = HEADER.encode()
+HEADER: Final = "x-request-id"
+_NAME: Final = HEADER.encode()
 # As it goes into headers and log lines, a caller's id must be harmless there, and short.
-_SANE = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_SANE: Final = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _ID_BYTES, _MADE_AT_ONCE = 8, 256
 _current: ContextVar[str] = ContextVar("request_id", default="")
-_unused: list[bytes] = []  # new ids: to ask the system for each one would cost more than all else that is done for it
+# New ids: to ask the system for each one would cost more than all else that is done for it.
+_unused: Final[list[bytes]] = []
 register_at_fork(after_in_child=_unused.clear)  # or forked workers would give out the same
 
 Message = MutableMapping[str, Any]

@@ -1,6 +1,6 @@
 """The two log lines that every request writes, `routing_llm_request` and `llm_request_completed`, at little cost."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 import structlog
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _KNOWN_TARGETS = 1024  # models times engines whose fields are kept encoded; a caller may ask for any model
 _LONGEST_KEPT_MODEL = 256
 
-_encode = msgspec.json.encode
+_encode: Final = msgspec.json.encode
 
 
 class Named(Protocol):

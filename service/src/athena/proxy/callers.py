@@ -1,6 +1,7 @@
 """Who calls, and how urgent it is."""
 
 import hmac
+from typing import Final
 
 from athena.auth.api_keys import KeyScope
 from athena.errors import ForbiddenError
@@ -10,9 +11,9 @@ from athena.proxy.server.exchange import Exchange
 from athena.proxy.used_keys import UsedKeys
 from athena.router.errors import RequestRejectedError
 
-PRIORITY_HEADER = b"x-athena-priority"
-_PRIORITIES = {b"high": 0, b"normal": 1, b"low": 2}
-_NORMAL = 1
+PRIORITY_HEADER: Final = b"x-athena-priority"
+_PRIORITIES: Final = {b"high": 0, b"normal": 1, b"low": 2}
+_NORMAL: Final = 1
 
 
 class Callers:

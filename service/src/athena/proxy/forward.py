@@ -2,7 +2,7 @@
 
 import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 FIRST_TOKEN_WITHIN_SECONDS = 2.5  # as the alerts promise it: roles/prometheus/files/rules/promises.yml
-_UNCACHED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+_UNCACHED: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class Forwarder:
@@ -56,7 +56,7 @@ class Forwarder:
         forwarding = Forwarding(dialect, operation, exchange)
         if self._traces is not None:
             forwarding.span = _begin(self._traces, forwarding)
-        self._metrics.active.inc()
+        self._metrics.active.value += 1
         try:
             await self._answer(forwarding)
         except AthenaError as error:
@@ -81,7 +81,7 @@ class Forwarder:
             )
             forwarding.fail(InternalError("The proxy failed on this request; its log has the cause."))
         finally:
-            self._metrics.active.dec()
+            self._metrics.active.value -= 1
             if forwarding.quota is not None:
                 forwarding.quota.spend(forwarding.tokens())
             self._record(forwarding)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 
@@ -10,8 +11,8 @@ from athena.proxy.server.exchange import Exchange
 from athena.router.dialects import codec
 from athena.router.types import Dialect
 
-JSON = b"application/json"
-TEXT = b"text/plain; charset=utf-8"
+JSON: Final = b"application/json"
+TEXT: Final = b"text/plain; charset=utf-8"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,19 +11,36 @@ import os
 import tempfile
 from contextlib import suppress
 from hashlib import blake2b
-from typing import IO, TypeAlias
+from typing import IO, Final, TypeAlias
 
 import structlog
 
 SLOTS = 8192
 WORKERS = 64  # the most that a board can be made for
 # Common cells of a slot, by their place in it.
-SHUT, STATE, FAILURES, LEVEL, CHANGED_AT, RETRY_AT, REASON = 2, 3, 4, 5, 6, 7, 8
-PAUSED_UNTIL, TRIPS, SERVICE_SECONDS, SAMPLES = 9, 10, 11, 12
-GENERATED_AT, PROGRESS_AT, BUSY_AT, STUCK_AT, SILENT_AT, CHECKED_AT, DOUBTED_UNTIL = 13, 14, 15, 16, 17, 18, 19
-CAN, CONTEXT = 20, 21  # what the model of a backend was found to do
-RESIDENCE, LOAD_SECONDS = 22, 23
-BOUND_AT = 24
+SHUT: Final = 2
+STATE: Final = 3
+FAILURES: Final = 4
+LEVEL: Final = 5
+CHANGED_AT: Final = 6
+RETRY_AT: Final = 7
+REASON: Final = 8
+PAUSED_UNTIL: Final = 9
+TRIPS: Final = 10
+SERVICE_SECONDS: Final = 11
+SAMPLES: Final = 12
+GENERATED_AT: Final = 13
+PROGRESS_AT: Final = 14
+BUSY_AT: Final = 15
+STUCK_AT: Final = 16
+SILENT_AT: Final = 17
+CHECKED_AT: Final = 18
+DOUBTED_UNTIL: Final = 19
+CAN: Final = 20  # what the model of a backend was found to do
+CONTEXT: Final = 21
+RESIDENCE: Final = 22
+LOAD_SECONDS: Final = 23
+BOUND_AT: Final = 24
 _COMMON = 25
 _OWN = 3  # IN_USE, WAITING and HEAD of each worker
 _HEADER = 8  # cells before the first slot

@@ -1,9 +1,9 @@
 """One request on its way through the router, in the form in which it came."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from athena.router.dialects import codec
+from athena.router.dialects.decoding import Head
 from athena.router.types import Dialect, Operation, Request
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Call:
     """What a caller asked: `body` are the bytes it sent, in `dialect`; `request` is their neutral form, made on demand.
 
-    `model` and `stream` are known from the start: they are all that routing looks at. A call of the library has no
-    dialect and no body, only its neutral request.
+    `model`, `stream` and `head` are known from the start: they are all that routing looks at. A call of the library has
+    no dialect and no body, only its neutral request.
 
     `caller` is the name of the caller's API key, or its address, empty where it is not known; `priority` is 0 (high),
     1 (normal) or 2 (low); `request_id` is what its log lines are found by, and
@@ -28,12 +28,24 @@ class Call:
     request_id: str = ""
     beginnings: tuple[tuple[int, bytes], ...] | None = None
 
-    def __init__(self, dialect: Dialect, operation: Operation, body: bytes) -> None:
-        """Look at the bytes only as far as routing needs; raises RequestRejectedError if they are no request at all."""
-        self.dialect: Dialect | None = dialect
+    def __init__(
+        self, dialect: Dialect | None, operation: Operation, body: bytes, *, request: Request | None = None
+    ) -> None:
+        """Look at the bytes only as far as routing needs; raises RequestRejectedError if they are no request at all.
+
+        A call of the library comes with its `request`.
+        """
+        self.dialect = dialect
         self.operation = operation
         self.body = body
-        self.model, self.stream = codec(dialect).peek(operation, body)
+        self._request = request
+        if dialect is not None:
+            self.head, self.stream = codec(dialect).peek(operation, body)
+        elif request is not None:
+            self.head, self.stream = Head(request.model), request.stream
+        else:
+            raise AssertionError("a library call is made with its request")
+        self.model = self.head.model
 
     @property
     def names(self) -> dict[str, str]:
@@ -46,18 +58,14 @@ class Call:
     @classmethod
     def of(cls, request: Request) -> "Call":
         """Return the call of a program that uses the library and hands over the neutral request itself."""
-        call = cls.__new__(cls)
-        call.dialect = None
-        call.operation = request.operation
-        call.body = b""
-        call.model = request.model
-        call.stream = request.stream
-        call.__dict__["request"] = request
-        return call
+        return cls(None, request.operation, b"", request=request)
 
-    @cached_property
+    @property
     def request(self) -> Request:
         """The neutral form; raises RequestRejectedError, with the field at fault, where the body does not hold."""
-        if self.dialect is None:
-            raise AssertionError("a library call is made with its request")
-        return codec(self.dialect).decode_request(self.operation, self.body)
+        request = self._request
+        if request is None:
+            if self.dialect is None:
+                raise AssertionError("a library call is made with its request")
+            request = self._request = codec(self.dialect).decode_request(self.operation, self.body)
+        return request

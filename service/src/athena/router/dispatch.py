@@ -7,6 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from random import Random
 from time import time
+from typing import Final
 
 import structlog
 
@@ -30,6 +31,7 @@ from athena.router.upstream import UpstreamClient
 from athena.router.upstream_reply import UpstreamReply
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
+_OK: Final = 200
 _LONGEST_REST = 3600.0  # seconds that an engine may ask to be left alone, whatever it says
 _FORGOTTEN_SECONDS = 3.0  # beyond its time, after which a trial is left to requests
 log = structlog.get_logger()
@@ -244,7 +246,7 @@ class Dispatcher:
         try:
             if not upstream.headed:
                 await upstream.head()
-            if upstream.status != HTTPStatus.OK:
+            if upstream.status != _OK:
                 await _fail(engine, upstream)
             reply = self._open_reply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
             await reply.begin()

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -35,8 +35,8 @@ from athena.router.ticket import Ticket
 from athena.router.types import BackendType
 from athena.router.upstream_reply import UpstreamReply
 
-_SMOOTHING = 8  # the mean service time follows the last few replies
-_SAMPLES = 4.0  # replies after which the mean is trusted
+_SMOOTHING: Final = 8  # the mean service time follows the last few replies
+_SAMPLES: Final = 4.0  # replies after which the mean is trusted
 _RETRY_SECONDS = (1.0, 60.0)  # the bounds of what a caller is told about when to come again
 _FOR_EVER = -math.inf  # since when an engine owes an answer that has never given one
 log = structlog.get_logger()

@@ -29,14 +29,15 @@ class Configuration:
     """The last known configuration. An async context manager: while it is open it keeps itself up to date.
 
     A change takes effect as soon as the source tells, at the latest after `cache_seconds`. While the source is out of
-    reach the last known configuration goes on; with a `state_file` it survives a restart as well.
+    reach the last known configuration goes on; with a `state_file` it survives a restart as well. `snapshot` is what is
+    known last; it is for others to read.
     """
 
     def __init__(self, source: Source, *, cache_seconds: float = 60.0, state_file: Path | None = None) -> None:
         self._source = source
         self._cache_seconds = cache_seconds
         self._state_file = state_file
-        self._snapshot = _EMPTY
+        self.snapshot = _EMPTY
         self._saved = _EMPTY
         self._reachable: bool | None = None
         self._contacted = asyncio.Event()
@@ -48,7 +49,7 @@ class Configuration:
 
     async def __aenter__(self) -> "Configuration":
         if self._state_file is not None:
-            self._snapshot = self._saved = _read(self._state_file)
+            self.snapshot = self._saved = _read(self._state_file)
         self._following = asyncio.create_task(self._follow(), name="athena configuration")
         return self
 
@@ -61,11 +62,6 @@ class Configuration:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The last known configuration; never waits."""
-        return self._snapshot
 
     @property
     def reachable(self) -> bool:
@@ -85,7 +81,7 @@ class Configuration:
 
         Waits at most about 2 s, and only for a model that is not known yet.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         known = snapshot.routes.get(model)
         if known is not None:
             return known
@@ -106,12 +102,12 @@ class Configuration:
             self._note_unreachable(str(error) or f"no answer within {LOOK_UP_SECONDS:g} s")
             return ()
         self._note_reachable()
-        if not self._snapshot.complete:
-            routes = dict(self._snapshot.routes)
+        if not self.snapshot.complete:
+            routes = dict(self.snapshot.routes)
             while len(routes) >= KNOWN_MODELS:
                 del routes[next((name for name, backends in routes.items() if not backends), next(iter(routes)))]
             routes[model] = found
-            self._snapshot = msgspec.structs.replace(self._snapshot, routes=routes)
+            self.snapshot = msgspec.structs.replace(self.snapshot, routes=routes)
             self._save()
         return found
 
@@ -123,9 +119,9 @@ class Configuration:
             try:
                 wait = min(POLL_SECONDS, max(0.0, expires - time.monotonic()))
                 # After a failure all is loaded anyway. An Admin API of before refuses to be asked for a database.
-                known = self._snapshot.edition if expires else Edition(self._snapshot.version)
+                known = self.snapshot.edition if expires else Edition(self.snapshot.version)
                 edition = await self._source.changed(known, wait)
-                if edition != self._snapshot.edition or time.monotonic() >= expires:
+                if edition != self.snapshot.edition or time.monotonic() >= expires:
                     await self._refresh(edition)
                     expires = time.monotonic() + self._cache_seconds
             except Exception as error:
@@ -144,25 +140,25 @@ class Configuration:
     async def _refresh(self, edition: Edition) -> None:
         if self._source.whole_table:
             # What is loaded from now on is at least as new as the edition; if newer, the next question tells.
-            self._snapshot = msgspec.structs.replace(await self._source.load(), database=edition.database)
+            self.snapshot = msgspec.structs.replace(await self._source.load(), database=edition.database)
         else:
             # Models without a backend are forgotten:
             # anybody may ask for any name.
-            used = [model for model, backends in self._snapshot.routes.items() if backends]
+            used = [model for model, backends in self.snapshot.routes.items() if backends]
             routes = {model: await self._source.look_up(model) for model in used}
-            self._snapshot = Snapshot(version=edition.version, database=edition.database, routes=routes, complete=False)
+            self.snapshot = Snapshot(version=edition.version, database=edition.database, routes=routes, complete=False)
         self._save()
 
     def _note_reachable(self) -> None:
         if self._reachable is not True:
             self._reachable = True
-            log.info("registry_in_reach", version=self._snapshot.version)
+            log.info("registry_in_reach", version=self.snapshot.version)
 
     def _note_unreachable(self, detail: str) -> None:
         self._contacted.set()
         if self._reachable is not False:
             self._reachable = False
-            log.warning("registry_out_of_reach", error=detail, known_models=len(self._snapshot.routes))
+            log.warning("registry_out_of_reach", error=detail, known_models=len(self.snapshot.routes))
 
     def _save(self) -> None:
         """See to it that the state file gets the newest snapshot; nobody waits for the disk."""
@@ -170,7 +166,7 @@ class Configuration:
             self._saving = asyncio.create_task(self._write_newest(self._state_file), name="athena state file")
 
     async def _write_newest(self, file: Path) -> None:
-        while (newest := _known_only(self._snapshot)) != self._saved:
+        while (newest := _known_only(self.snapshot)) != self._saved:
             try:
                 await asyncio.to_thread(files.replace, file, msgspec.json.encode(newest))
             except OSError as error:

@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from athena.outbox import Outbox
@@ -15,11 +15,13 @@ from athena.router.upstream_reply import UpstreamReply
 
 CONNECT_SECONDS = 2.0  # a host whose packets are dropped costs an attempt this much
 CONNECTING_AT_ONCE = 4  # to one origin; mlx_lm.server's backlog holds five
-KEPT_PER_ORIGIN = 256  # connections that may wait for their next request
+KEPT_PER_ORIGIN: Final = 256  # connections that may wait for their next request
 KEPT_SECONDS = 30.0  # how long they may
 CLOCK_SECONDS = 0.1  # how often the limits of replies are looked at
 _KNOWN_URLS = 1024
-_GET, _POST, _DELETE = b"GET", b"POST", b"DELETE"
+_GET: Final = b"GET"
+_POST: Final = b"POST"
+_DELETE: Final = b"DELETE"
 
 
 class Reply(NamedTuple):

@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from athena.router.errors import BackendError, FailureKind
 
 if TYPE_CHECKING:
     from athena.router.connection import Connection
 
-BUFFER_LIMIT = 256 * 1024  # bytes of a body that may wait for their reader before the engine is held back
+BUFFER_LIMIT: Final = 256 * 1024  # bytes of a body that may wait for their reader before the engine is held back
 BODY_LIMIT = 64 * 1024 * 1024  # bytes of a whole reply
 DRAIN_SECONDS = 1.0  # how long a reply that nobody reads any more may take to end, so that its connection can be kept
+_OK: Final = 200
 _BODILESS = (204, 304)
 _FRAMING = (b"content-length", b"transfer-encoding")
 
-_HEAD, _DATA, _END = 1, 2, 3  # what is waited for; what comes later wakes as well
+# What is waited for; what comes later wakes as well.
+_HEAD: Final = 1
+_DATA: Final = 2
+_END: Final = 3
 
 
 class Origin(Protocol):
@@ -244,7 +247,7 @@ class UpstreamReply:
         self._connection = connection
 
     def finish_head(self, status: int) -> None:
-        if status < HTTPStatus.OK:  # an interim answer; the real one follows
+        if status < _OK:  # an interim answer; the real one follows
             self.raw_headers.clear()
             return
         self.status = status

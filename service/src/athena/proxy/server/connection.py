@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import structlog
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_MOST_WAITING = 64  # requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest
-_MOST_WAITING_BYTES = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
-_LARGE = 16 * 1024  # bytes
-_MOST_HELD = 16  # pieces of a stream
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest.
+_MOST_WAITING: Final = 64
+_MOST_WAITING_BYTES: Final = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
+_LARGE: Final = 16 * 1024  # bytes
+_MOST_HELD: Final = 16  # pieces of a stream
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Application(Protocol):
@@ -236,7 +237,7 @@ class Connection(Reader):
             self._close()
         elif self._waiting:
             self._pump()
-        elif self._phase is BETWEEN:
+        elif self._phase == BETWEEN:
             self._server.watches.idle.since[self] = self._loop.time()
         else:
             self._invite()
@@ -270,7 +271,7 @@ class Connection(Reader):
         """
         self._waiting.clear()
         self._deaf = True
-        if (self._sends_on or self._phase is not BETWEEN) and not self.transport.is_closing():
+        if (self._sends_on or self._phase != BETWEEN) and not self.transport.is_closing():
             self.flush()
             self.transport.write_eof()
             self.transport.resume_reading()
@@ -297,7 +298,7 @@ class Connection(Reader):
 
     def end_if_idle(self) -> None:
         """Close unless there is something to answer."""
-        if self._current is None and not self._waiting and self._phase is BETWEEN and not self._deaf:
+        if self._current is None and not self._waiting and self._phase == BETWEEN and not self._deaf:
             self.close()
 
     def break_off(self) -> None:

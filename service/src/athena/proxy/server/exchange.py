@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from athena.errors import AthenaError
 from athena.observability.identity import identify
@@ -11,10 +11,10 @@ from athena.observability.identity import identify
 if TYPE_CHECKING:
     from athena.proxy.server.connection import Connection
 
-STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-KEEP = b"\r\n"
-KEEP_HTTP_1_0 = b"connection: keep-alive\r\n\r\n"
-CLOSE = b"connection: close\r\n\r\n"
+STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+KEEP: Final = b"\r\n"
+KEEP_HTTP_1_0: Final = b"connection: keep-alive\r\n\r\n"
+CLOSE: Final = b"connection: close\r\n\r\n"
 
 LEFT = "left"
 UNREAD = "unread"

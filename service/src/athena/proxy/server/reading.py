@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
 import httptools
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from athena.proxy.server.connection import Connection
     from athena.proxy.server.listener import Server
 
-BETWEEN, _HEAD, _BODY = range(3)  # what is being received
+# What is being received.
+BETWEEN: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
 _OFFERS = {b"upgrade", b"connection", b"http2-settings", b"expect"}
 
 
@@ -103,7 +106,7 @@ class Reader:
             if not self._deaf:
                 self.refuse(BadRequestError(f"The request cannot be read as HTTP: {error}."))
         else:
-            if self._phase is not BETWEEN:
+            if self._phase != BETWEEN:
                 self._await_rest(len(data))
 
     # What the parser calls
@@ -149,7 +152,8 @@ class Reader:
         exchange = Exchange(connection, method, path, query, headers, ending=ending, chunked=current)
         self._receiving = exchange
         self._headers = {}  # what comes behind the body is no header, whatever its name
-        if self._fed + self._feeding > self._server.limits.head_bytes:
+        # Of one that came in several pieces it is not known where in the first of them it began.
+        if self._fed or self._feeding > self._server.limits.head_bytes:
             self._measure_head(exchange)
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._server.limits.body_bytes:
@@ -231,7 +235,7 @@ class Reader:
         server = self._server
         first = not self._fed
         self._fed += 1 if first else size  # the first bytes may in part have been the end of an earlier request
-        if self._phase is _HEAD:
+        if self._phase == _HEAD:
             if self._fed > server.limits.head_bytes:
                 self.refuse(self._head_too_large())
             elif first:

@@ -1,12 +1,14 @@
 """The wire formats that callers and engines speak, each translated to and from the router's neutral types."""
 
+from typing import Final
+
 from athena.router.dialects.base import Codec, ReplyEncoder, StreamReader, StreamWatch
 from athena.router.dialects.ollama import OllamaCodec
 from athena.router.dialects.openai import OpenAICodec
 from athena.router.dialects.responses import ResponsesCodec
 from athena.router.types import Dialect
 
-_CODECS: dict[Dialect, Codec] = {
+_CODECS: Final[dict[Dialect, Codec]] = {
     Dialect.OPENAI: OpenAICodec(),
     Dialect.OLLAMA: OllamaCodec(),
     Dialect.RESPONSES: ResponsesCodec(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from athena.errors import AthenaError
+from athena.router.dialects.decoding import Head
 from athena.router.types import Delta, Event, Finish, Operation, Request, Usage
 
 
@@ -76,8 +77,8 @@ class ReplyEncoder(Protocol):
 class Codec(Protocol):
     """One dialect, for callers (decode requests, encode replies) and for engines (the other way round)."""
 
-    def peek(self, operation: Operation, body: bytes) -> tuple[str, bool]:
-        """Return the model name and whether a stream is wanted (the dialect's default where the body does not say).
+    def peek(self, operation: Operation, body: bytes) -> tuple[Head, bool]:
+        """Return what routing looks at, and whether a stream is wanted (the dialect's default where none is named).
 
         Raises RequestRejectedError where the body is no JSON object or names no model.
         """

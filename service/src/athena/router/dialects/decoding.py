@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -22,11 +22,23 @@ _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _INDEX = re.compile(r"\[(\d*)\]")
 
 
+ABSENT: Final = msgspec.Raw()
+"""Stands in a `Head` for a field that the body does not have; a null is no such."""
+
+
 class Head(msgspec.Struct):
-    """What routing looks at."""
+    """What routing looks at. Of the fields in the caller's own spelling it only matters whether the body has them."""
 
     model: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
     stream: bool | None = None
+    temperature: msgspec.Raw = ABSENT
+    max_tokens: msgspec.Raw = ABSENT
+    max_completion_tokens: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    response_format: msgspec.Raw = ABSENT
+    format: msgspec.Raw = ABSENT
+    images: msgspec.Raw = ABSENT
+    options: msgspec.Raw = ABSENT
 
 
 _HEAD = msgspec.json.Decoder(Head)
@@ -60,8 +72,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise _rejected(error) from error
 
 
-def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
-    """Return the model name, and whether a stream is wanted; see Codec.peek."""
+def peek(body: bytes) -> Head:
+    """Return what routing looks at; see Codec.peek."""
     head = decode(_HEAD, body)
     if not body.isascii():
         # Text that routing does not look at has not been checked, and an engine may fail over it.
@@ -69,7 +81,7 @@ def peek(body: bytes, *, stream_default: bool) -> tuple[str, bool]:
             body.decode()
         except UnicodeDecodeError as error:
             raise _rejected(error) from error
-    return head.model, stream_default if head.stream is None else head.stream
+    return head
 
 
 def fields_of(body: bytes) -> dict[str, Any]:

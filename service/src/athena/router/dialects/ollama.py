@@ -13,9 +13,9 @@ from athena.router.types import Dialect, Operation, Request, Usage
 class OllamaCodec:
     """/api/chat, /api/generate and /api/embed; see Codec."""
 
-    def peek(self, operation: Operation, body: bytes) -> tuple[str, bool]:
-        model, stream = decoding.peek(body, stream_default=True)
-        return model, stream and operation is not Operation.EMBED
+    def peek(self, operation: Operation, body: bytes) -> tuple[decoding.Head, bool]:
+        head = decoding.peek(body)
+        return head, head.stream is not False and operation is not Operation.EMBED
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         if operation is Operation.EMBED:

@@ -12,9 +12,9 @@ from athena.router.types import Dialect, Operation, Request, Usage
 class OpenAICodec:
     """Chat completions, legacy completions and embeddings; see Codec."""
 
-    def peek(self, operation: Operation, body: bytes) -> tuple[str, bool]:
-        model, stream = decoding.peek(body, stream_default=False)
-        return model, stream and operation is not Operation.EMBED
+    def peek(self, operation: Operation, body: bytes) -> tuple[decoding.Head, bool]:
+        head = decoding.peek(body)
+        return head, bool(head.stream) and operation is not Operation.EMBED
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         if operation is Operation.EMBED:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from athena.router.dialects import decoding
 from athena.router.dialects.decoding import (
     Count,
     Integer,
@@ -28,6 +29,14 @@ PASSED_ON = frozenset(
     }
 )  # fmt: skip
 _IMAGE_TYPES = {"iVBOR": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+
+
+class Said(msgspec.Struct):
+    """What of a body decides whether an engine's defaults have to be put in; null counts as nothing said."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
 
 
 class _ImageUrl(msgspec.Struct):
@@ -109,6 +118,14 @@ class _Chat(_Common, kw_only=True):
 
 class _Completion(_Common, kw_only=True):
     prompt: str | list[Any]
+
+
+_SAID = msgspec.json.Decoder(Said)
+
+
+def said(body: bytes) -> Said:
+    """Return what a body says of what an engine has defaults for; raises RequestRejectedError."""
+    return decoding.decode(_SAID, body)
 
 
 def decode(operation: Operation, body: bytes) -> Request:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -50,6 +50,7 @@ _RUNTIME_OPTIONS = frozenset(
         "use_mlock", "use_mmap", "vocab_only",
     }
 )  # fmt: skip
+_encode: Final = msgspec.json.encode
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _REJECTING = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
 
@@ -140,7 +141,7 @@ def splice(body: bytes, fields: dict[str, Any]) -> bytes:
     if not fields:
         return body
     brace = body.index(b"{") + 1
-    return body[:brace] + msgspec.json.encode(fields)[1:-1] + b"," + body[brace:]
+    return body[:brace] + _encode(fields)[1:-1] + b"," + body[brace:]
 
 
 def failure(status: int, body: bytes) -> BackendError | None:
