@@ -15,11 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-# A request, and each piece of a stream, goes through these. What a profile shows beside them are the kernel, the event
-# loop and the parser, which are machine code already. Not among them, though requests go through them: modules in which
-# a `finally` awaits (a compiled one never lets go of an error that passes it, nor of the prompt that the error knows),
-# those that have an asynchronous generator, and those that define a msgspec.Struct (its options are lost in a compiled
-# class).
+# A request, and each piece of a stream, goes through these. What a profile shows beside them are the kernel, the
+# event loop and the parser, which are machine code already. Not among them, though requests go through them: modules
+# in which a `finally` awaits (a compiled one never lets go of an error that passes it, nor of the prompt that the
+# error knows), those of whose coroutines one has functions of its own (compiled, the two know each other, and keep
+# the prompt until the collector comes), those that have an asynchronous generator, and those that define a
+# msgspec.Struct (its options are lost in a compiled class).
 MODULES = (
     "athena/observability/gen_ai_metrics.py",
     "athena/observability/identity.py",
