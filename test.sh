@@ -19,11 +19,12 @@ stages
   integration   tests of the service against a real Ollama and a real mlx_lm.server, and slow ones
   deploy        deploy.sh on this machine, in a folder and on ports of its own: deploy, failures, update, rollback, destroy
   molecule      a trial, which is a whole environment on one machine with a real Kubernetes: deployed, changed, rolled back under
-                load; beside it the roles launchd_job and release on hosts in containers
+                load, its network's policies at work; beside it the roles launchd_job and release on hosts in containers
 fast is lint and unit; full is every stage with what takes longest as well: every role on hosts in containers, engines and all; the
 proxy in its compiled form; deploy.sh on a bare Debian 13 host; a fleet of hosts with engines that is changed under load; a
 monitoring host with alerts, logs and dashboards; and of a trial what goes wrong half way, migrations that cannot go back, secrets
-rotated, backups restored, a deployment killed in each of its steps, parts out of reach, run by others, or removed with the data.
+rotated, backups restored, a deployment killed in each of its steps, the proxy's autoscaler, parts out of reach, run by others, or
+removed with the data.
 
 Sets up .venv-test, and as root on Debian installs the packages that a stage needs. Every stage runs, also after a failed
 one. The last line is "N passed, N failed": checks and tests. Exit code 0: all passed; 1: not all; 2: usage.

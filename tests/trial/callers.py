@@ -47,7 +47,8 @@ class Engine:
     def __init__(self, reached_from: str) -> None:
         address = address_towards(reached_from)
         self._socket = socket.create_server((address, 0), backlog=1024)
-        self.url = f"http://{address}:{self._socket.getsockname()[1]}"
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{address}:{self.port}"
 
     async def answer(self, ended: asyncio.Event) -> None:
         """Answer until the end."""

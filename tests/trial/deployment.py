@@ -167,7 +167,7 @@ class Deployment:
         """Have callers ask meanwhile, of whose prompts none may fail."""
         engine = Engine(self.trial.variables["athena_node_address"])
         callers = Callers(self.proxy(), rate)
-        with meanwhile(engine.answer):
+        with self.let_out(engine.port), meanwhile(engine.answer):
             (backend,) = json.loads(self.backends("add", MODEL, "--type", "openai", "--url", engine.url, "--json"))
             try:
                 wait_until(lambda: all(self.answers(MODEL) for _ in range(10)), 30)
@@ -176,6 +176,24 @@ class Deployment:
             finally:
                 self.backends("rm", str(backend["id"]))
         callers.assert_that_all_were_answered()
+
+    @contextmanager
+    def let_out(self, port: int) -> Iterator[None]:
+        """Have the pods of the namespace athena reach a port that no policy of the release lets them reach."""
+        ours = {"matchLabels": {"app.kubernetes.io/part-of": "athena"}}
+        egress = [{"ports": [{"port": port, "protocol": "TCP"}]}]
+        self.trial.apply(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "of-a-test", "namespace": "athena"},
+                "spec": {"podSelector": ours, "policyTypes": ["Egress"], "egress": egress},
+            }
+        )
+        try:
+            yield
+        finally:
+            self.trial.kubectl("delete", "networkpolicy", "of-a-test", "--namespace", "athena")
 
     def backends(self, *arguments: str) -> str:
         """Return what the command `athena backends` says in the cluster."""

@@ -247,7 +247,8 @@ def test_a_pods_traces_go_by_the_collector_of_its_node_and_nothing_stays_of_what
             monitored.trial.kubectl(*where, "env", endpoint, "python3", "-c", A_TRACE)
             return any(span.service == "athena-of-a-test" for span in receiver.spans)
 
-        wait_until(arrives, 90)
+        with monitored.let_out(4318):  # as a deployment does that knows of the collector
+            wait_until(arrives, 90)
     with_traces = configuration(monitored)
     assert of_the_collector(monitored, "service") == {"athena-log-collector"}
     assert of_the_collector(monitored, "configmap") == {without, with_traces}, "the one before is for the way back"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+KUBECONFIG = "/etc/kubernetes/admin.conf"  # on the cluster's node
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "athena-tests"
 
 
@@ -47,4 +48,9 @@ class Trial:
         return run("docker", "exec", f"{self.name}-{host}", *command)
 
     def kubectl(self, *arguments: str) -> str:
-        return self.on("cluster", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *arguments)
+        return self.on("cluster", "kubectl", "--kubeconfig", KUBECONFIG, *arguments)
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """Have an object on the cluster."""
+        applying = 'echo "$1" | kubectl --kubeconfig "$2" apply --filename -'
+        self.on("cluster", "sh", "-c", applying, "sh", json.dumps(manifest), KUBECONFIG)

@@ -36,8 +36,23 @@ def call(path: str, counted: str, ending: bytes, pause: float) -> None:
         time.sleep(pause)
 
 
+def wait_for_the_network() -> None:
+    """Return once the server answers: the rules of a network with policies know a new pod a moment late."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            get("/", b"")
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
 def main() -> None:
     """Call, and print the counts once a second."""
+    wait_for_the_network()
     for task in [("/", "answers", b"", 0.04), ("/stream", "streams", b"end\n", 0)] * 2:
         threading.Thread(target=call, args=task, daemon=True).start()
     while True:
