@@ -45,10 +45,6 @@ class Series(msgspec.Struct):
         """Add to a counter or gauge."""
         self.value += amount
 
-    def dec(self, amount: float = 1.0) -> None:
-        """Take from a gauge."""
-        self.value -= amount
-
     def add(self, other: "Series") -> None:
         """Add the values of another process, or another time; its buckets must be the same."""
         self.value += other.value

@@ -7,7 +7,6 @@ from functools import partial
 from http import HTTPStatus
 from random import Random
 from time import time
-from typing import Final
 
 import structlog
 
@@ -28,10 +27,9 @@ from athena.router.ticket import Ticket
 from athena.router.told_reply import ToldReply, tell_prompt
 from athena.router.types import Backend, BackendType, Snapshot, Target
 from athena.router.upstream import UpstreamClient
-from athena.router.upstream_reply import UpstreamReply
+from athena.router.upstream_reply import OK, UpstreamReply
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes of an engine's error answer that are read
-_OK: Final = 200
 _LONGEST_REST = 3600.0  # seconds that an engine may ask to be left alone, whatever it says
 _FORGOTTEN_SECONDS = 3.0  # beyond its time, after which a trial is left to requests
 log = structlog.get_logger()
@@ -246,7 +244,7 @@ class Dispatcher:
         try:
             if not upstream.headed:
                 await upstream.head()
-            if upstream.status != _OK:
+            if upstream.status != OK:
                 await _fail(engine, upstream)
             reply = self._open_reply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
             await reply.begin()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 BUFFER_LIMIT: Final = 256 * 1024  # bytes of a body that may wait for their reader before the engine is held back
 BODY_LIMIT = 64 * 1024 * 1024  # bytes of a whole reply
 DRAIN_SECONDS = 1.0  # how long a reply that nobody reads any more may take to end, so that its connection can be kept
-_OK: Final = 200
+OK: Final = 200  # the bare number: before Python 3.12 a member of HTTPStatus costs a call for each look at it
 _BODILESS = (204, 304)
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -247,7 +247,7 @@ class UpstreamReply:
         self._connection = connection
 
     def finish_head(self, status: int) -> None:
-        if status < _OK:  # an interim answer; the real one follows
+        if status < OK:  # an interim answer; the real one follows
             self.raw_headers.clear()
             return
         self.status = status
