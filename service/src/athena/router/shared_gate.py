@@ -13,6 +13,7 @@ class SharedGate(Gate):
 
     def _attach(self, slot: Slot) -> None:
         super()._attach(slot)
+        self._handing_on = False
         self._all_in_use, self._all_waiting, _ = slot.of_workers
 
     def try_enter(self) -> bool:
@@ -27,6 +28,20 @@ class SharedGate(Gate):
         self.cells[self._own] = self.in_use
         if sum(self._all_waiting):
             self._let_next_go_on()
+
+    def hand_on(self) -> None:
+        """Give the slots that are free to those that wait for them here.
+
+        Whoever is given one leaves all queues, and so lets each of those gates look whether a slot was meant for it.
+        That look must not begin here again while it goes on: it would go as deep as there are slots.
+        """
+        if self._handing_on:
+            return
+        self._handing_on = True
+        try:
+            super().hand_on()
+        finally:
+            self._handing_on = False
 
     def _line_up(self, waiter: Waiter[Ticket]) -> bool:
         # Under the lock: workers that look at the same time would else both take the last place.
