@@ -199,6 +199,24 @@ def test_setting_up_forgets_what_is_compared_with_pods_that_are_not_asked(
     assert lines_of(told)[len(left) :] == [other]
 
 
+def test_of_a_service_whose_pods_nobody_has_counted_there_are_to_be_two(tmp_path: Path, told: Path) -> None:
+    one = {**RELEASE, "content": {**CONTENT, "replicas": {"orchestrator": 3}}}
+    tasks = [{"ansible.builtin.set_fact": {"release_closed": {"active": one}}}, *deployed()[1:]]
+    assert run(tmp_path, {"here": {}}, tasks) == []
+    assert replicas(told) == [
+        'athena_release_replicas{service="admin"} 2',
+        'athena_release_replicas{service="proxy"} 3',
+        'athena_release_replicas{service="orchestrator"} 3',
+    ]
+
+
+def test_a_look_that_has_no_figures_to_tell_says_so_and_goes_on_to_its_report(tmp_path: Path, told: Path) -> None:
+    [problem] = run(tmp_path, {"here": {}}, looked(), athena_release_figures="{{ 1 / 0 }}")
+    assert problem.startswith("the monitoring host was not told how it is: ")
+    assert "division by zero" in problem
+    assert list(told.iterdir()) == []
+
+
 def test_destroying_takes_back_what_was_told(tmp_path: Path, told: Path) -> None:
     assert run(tmp_path, {"here": {}}, [*looked(), *destroyed()]) == []
     for file in ("athena_release.prom", "athena_status.prom"):
