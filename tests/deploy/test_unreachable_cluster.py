@@ -109,6 +109,7 @@ def test_a_deployment_tells_all_that_is_away_at_once_and_begins_nothing(away: Aw
         "The registry 127.0.0.1:9 does not answer",
         "Ollama at 127.0.0.1:11434 does not answer",
         "Ollama at 127.0.0.1:9 does not answer",
+        "athena_backends[0] (tiny): no rule of the network lets pods reach 127.0.0.1 at port 9",
     ):
         assert words in done.stderr
     assert "mac.example.internal" not in done.stdout + done.stderr
