@@ -165,6 +165,7 @@ case $action:${#operands[@]} in
     if [[ $go_on == yes ]]; then wrong_usage "update COMPONENT VERSION takes no --go-on; \`deploy --go-on\` mends what stopped."; fi
     playbook=$root/playbooks/update_component.yml
     ;;
+  destroy:*) if [[ $data == yes ]]; then operands=(--data); fi ;; # so that lock and ledger say which of the two it is
   restore:0) wrong_usage "restore needs the name of a backup; \`backup\` and \`status --json\` show them." ;;
 esac
 
@@ -242,7 +243,7 @@ if ((broken_off)); then exit "$broken_off"; fi
 if [[ -s $exchange/verdict ]]; then
   verdict=$(<"$exchange/verdict")
   if [[ $verdict == "$NOT_TAKEN_BACK" ]]; then
-    case $action in destroy | fleet | rollback) again=$action ;; *) again="deploy --go-on" ;; esac
+    case $action in destroy | fleet | rollback) again="$action${operands[0]:+ ${operands[0]}}" ;; *) again="deploy --go-on" ;; esac
     echo "deploy.sh: not taken back; see \`status\` and \`logs\`; then \`$again\` goes on." >&2
   fi
   exit "$verdict"

@@ -116,6 +116,24 @@ def test_a_deployment_tells_all_that_is_away_at_once_and_begins_nothing(away: Aw
     assert not away.state.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["deploy"], [CLUSTER, "holds files that are not of a deployment", "athena_state_dir=FOLDER"]),
+        (["destroy", "--yes", "--data"], ["is not of a deployment"]),
+    ],
+    ids=["deploy", "destroy"],
+)
+def test_a_folder_with_files_of_others_is_refused_and_left_alone(
+    away: Away, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "diary").touch()
+    done = away.run(*arguments, "-e", f"athena_state_dir={tmp_path}")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert [word for word in words if word not in done.stderr] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["diary"]
+
+
 def test_a_program_is_told_each_problem_by_itself_and_nothing_else(away: Away) -> None:
     done = away.run("deploy", "--json")
     assert done.returncode == 1, done.stdout + done.stderr

@@ -72,6 +72,7 @@ class Environment:
         times = {"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-01T00:01:00+00:00"}
         entry = {"id": "r1", "outcome": "in force", "action": "deploy", "restores": None, "replaces": None}
         (self.state / "ledger").mkdir(parents=True)
+        (self.state / ".athena-environment").touch()
         (self.state / "ledger" / "r1.json").write_text(json.dumps({**entry, **times, "content": CONTENT}))
         vault = load("roles/release/action_plugins/environment_vault.py")
         password = self.state / "vault-password"

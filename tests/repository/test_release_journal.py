@@ -23,6 +23,7 @@ def play_context() -> SimpleNamespace:
 def do(tmp_path: Path, play_context: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Operation:
     """Operations on the ledger of a folder, in a checkout without git."""
     load("roles/release/module_utils/release_runs.py")
+    load("roles/release/module_utils/state_folder.py")
     module = load("roles/release/action_plugins/release_journal.py")
     action = module.ActionModule.__new__(module.ActionModule)
     action._state = tmp_path / "state"
@@ -338,6 +339,33 @@ def test_destroy_removes_everything_with_its_lock_and_leaves_nothing_to_go_on_wi
     assert do("remove", verdict=0) == {"changed": True, "verdict": 0}
     assert not (tmp_path / "state").exists()
     assert do("remove", verdict=0) == {"changed": False, "verdict": 0}
+
+
+@pytest.mark.parametrize("is_check", [False, True])
+def test_a_folder_with_files_of_others_is_not_made_ours(
+    do: Operation, tmp_path: Path, play_context: SimpleNamespace, is_check: bool
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "diary").touch()
+    play_context.check_mode = is_check
+    refused = opened(do)
+    assert refused["failed"]
+    assert "holds files that are not of a deployment" in refused["msg"]
+    assert "Nothing was changed" in refused["msg"]
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["diary"]
+
+
+def test_an_empty_folder_is_made_ours(do: Operation, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    opened(do)
+    assert (tmp_path / "state" / ".athena-environment").exists()
+
+
+def test_what_a_destroy_left_that_was_killed_goes_when_the_next_run_begins(do: Operation, tmp_path: Path) -> None:
+    opened(do)
+    (tmp_path / "state").rename(tmp_path / ".state.removed")
+    opened(do)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_what_a_killed_deployment_left_is_gone_back_from_to_the_release_in_force(do: Operation, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_rotation_that_stopped_is_told_but_is_nothing_that_a_rollback_goes_bac
         ("rollback", "r1", "", "`./deploy.sh ENVIRONMENT rollback r1` goes back to release r1"),
         ("fleet", "studio", "", "`./deploy.sh ENVIRONMENT fleet studio` does it again"),
         ("destroy", "", "", "`./deploy.sh ENVIRONMENT destroy` does it again"),
+        ("destroy", "--data", "", "`./deploy.sh ENVIRONMENT destroy --data` does it again"),
     ],
 )
 def test_a_lock_that_a_killed_run_left_says_where_it_stopped_and_which_commands_go_back_or_on(

@@ -41,9 +41,9 @@ from ansible.plugins.action import ActionBase
 # Modules have a role's module_utils beside them where they run; an action, which runs here, has to say where they are.
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
 runs = importlib.import_module("ansible.module_utils.release_runs")
+folders = importlib.import_module("ansible.module_utils.state_folder")
 
 NOT_TAKEN_BACK, LOCKED = 4, 5
-MARKER = ".athena-environment"  # says that the folder is ours, and may be removed
 
 
 class ActionModule(ActionBase):
@@ -54,6 +54,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do the operation; see the module's description."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if problem := folders.problem_of_name(self._task.args["state_dir"]):
+            return {**result, **_refused(problem)}
         self._state = Path(self._task.args["state_dir"])
         operation = getattr(self, f"_op_{self._task.args['op']}")
         result.update({"changed": False, **operation(self._task.args)})
@@ -108,12 +110,13 @@ class ActionModule(ActionBase):
 
         Answers `took_over`: the runs that were killed since the last one that ended, oldest first.
         """
+        if problem := folders.problem_of_owner(self._state):
+            return _refused(problem)
         if self._play_context.check_mode:
             return self._refusal(args) or self._overtaken(args.get("seen"))
-        # Others may pass through, as PostgreSQL must where it runs as a user of its own, but not look around.
-        self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        (self._state / MARKER).touch()
+        folders.claim(self._state)
         with self._alone():
+            folders.finish_removal(self._state)
             if refusal := self._refusal(args) or self._overtaken(args.get("seen")):
                 return refusal
             left = self._journal() or runs.stopped(self._releases())
@@ -203,7 +206,7 @@ class ActionModule(ActionBase):
         """Remove the whole folder, ledger and lock included: nobody else has begun anything until it is gone."""
         is_there = self._state.exists()
         if is_there and not self._play_context.check_mode:
-            shutil.rmtree(self._state)
+            folders.remove(self._state)
         return {"changed": is_there, "verdict": args["verdict"]}
 
     def _op_unlock(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +237,7 @@ class ActionModule(ActionBase):
 
     @property
     def _lock(self) -> Path:
-        return self._state / "lock"
+        return Path(self._state / folders.LOCK)
 
     def _describe_lock(self, command: str = "deploy") -> str:
         active = runs.active(self._releases())
@@ -277,7 +280,7 @@ class ActionModule(ActionBase):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep others who open the lock waiting."""
-        with (self._state / MARKER).open() as marker:
+        with (self._state / folders.MARKER).open() as marker:
             fcntl.flock(marker, fcntl.LOCK_EX)
             yield
 
@@ -354,6 +357,11 @@ class ActionModule(ActionBase):
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _refused(problem: str) -> dict[str, Any]:
+    """Answer what an action is told that something speaks against."""
+    return {"failed": True, "problems": [problem], "msg": f"{problem} Nothing was changed."}
 
 
 def _sync(folder: Path) -> None:

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.state_folder import problem_of_owner
 
 DOCUMENTATION = """
 module: host_preflight
 short_description: List what speaks against deploying to this host
 options:
   state_dir: {description: The folder that the deployment may write., type: path, required: true}
-  marker: {description: A file in it that says that the folder is ours., type: str, required: true}
   ports:
     description: The ports on 127.0.0.1 that must be free, or held by the supervised program of that name.
     type: dict
@@ -39,7 +39,7 @@ def check_python():
         yield "Python {}.{} is too old: 3.11 or newer is needed. Name one in ATHENA_PYTHON.".format(*sys.version_info)
 
 
-def check_folder(state_dir, marker, free_bytes):
+def check_folder(state_dir, free_bytes):
     ancestor = state_dir
     while not (ancestor.exists() or ancestor.is_symlink()):
         ancestor = ancestor.parent
@@ -50,8 +50,8 @@ def check_folder(state_dir, marker, free_bytes):
     if not os.access(ancestor, os.W_OK | os.X_OK):
         yield f"{ancestor} is not writable by this user (uid {os.getuid()}). {elsewhere}"
         return
-    if ancestor == state_dir and any(state_dir.iterdir()) and not (state_dir / marker).exists():
-        yield f"{state_dir} holds files that are not of a deployment. {elsewhere}"
+    if problem := problem_of_owner(state_dir):
+        yield problem
     free = shutil.disk_usage(ancestor).free
     if free < free_bytes:
         yield f"{ancestor} has {free >> 20} MiB free, {free_bytes >> 20} MiB are needed. Free some, or: {elsewhere}"
@@ -108,7 +108,6 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "required": True},
-            "marker": {"type": "str", "required": True},
             "ports": {"type": "dict", "required": True},
             "supervisorctl": {"type": "list", "elements": "str", "required": True},
             "free_bytes": {"type": "int", "required": True},
@@ -119,7 +118,7 @@ def main():
     asked = module.params
     problems = [
         *check_python(),
-        *check_folder(Path(asked["state_dir"]), asked["marker"], asked["free_bytes"]),
+        *check_folder(Path(asked["state_dir"]), asked["free_bytes"]),
         *check_socket_path(asked["socket_path"]),
         *check_ports(asked["ports"], asked["supervisorctl"]),
     ]
