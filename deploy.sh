@@ -42,7 +42,7 @@ actions
   destroy [--yes] [--data]   stop everything; asks for the environment's name first. What holds data stays, unless --data
                           says that it goes as well
 arguments for all
-  -v                      all of Ansible's output (more v, more of it)
+  -v                      all of Ansible's output (more v, more of it); not where --json prints what was found
   -e NAME=VALUE, -e @FILE set a variable of the inventory for this run
   --go-on                 for deploy, update and rotate: go on from where a run stopped; without it they refuse, and name the way back
   --allow-irreversible    for deploy and update: apply migrations that cannot be taken back, after a backup
@@ -159,6 +159,9 @@ while (($#)); do
   shift
 done
 
+if [[ $json == yes && $verbose == yes && $reporting == *" $action "* ]]; then
+  wrong_usage "$action --json prints what it found, and nothing of Ansible's output: leave out -v, or --json to read that."
+fi
 case $action:${#operands[@]} in
   update:1 | scale:[01]) wrong_usage "$action needs $([[ $action == update ]] && echo "COMPONENT and VERSION, or neither" || echo "COMPONENT and a number")." ;;
   update:2)
