@@ -45,6 +45,19 @@ def test_the_target_is_taken_apart(served: Served) -> None:
     assert [exchange.query for exchange in served[0].served] == ["c=1&d", "c=1&d"]
 
 
+@pytest.mark.parametrize(
+    "target", ["http://x:99999/v1/models", "http://:80/", "http://x:/", "http://a@b@c/", "http://[::1/"]
+)
+def test_a_target_that_cannot_be_taken_apart_is_a_bad_request(served: Served, target: str) -> None:
+    application, serving = served
+    with Line(serving.port, get("/now") + get(target) + get("/smuggled")) as line:
+        answers = line.rest()
+    assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"/nowHTTP/1.1 400 Bad Request\r\n" in answers
+    assert [exchange.path for exchange in application.served] == ["/now"]
+    assert serving.server.refused == {"bad_request": 1}
+
+
 def test_a_chunked_body_is_put_together(served: Served) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with Line(served[1].port, head + b"3\r\none\r\n1;note=x\r\n,\r\n3\r\n") as line:

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import unquote
 
 import httptools
@@ -141,7 +141,7 @@ class Reader:
         parser, headers = self._parser, self._headers
         target = self._url
         if target[:1] != b"/":
-            target = _origin_form(target)
+            target = self._origin_form(target)
         path, _, query = target.decode("latin-1").partition("?")
         if "%" in path:
             path = unquote(path)
@@ -283,7 +283,17 @@ class Reader:
     def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"The body is larger than {self._server.limits.body_bytes} bytes.")
 
-    def _refuse_in_parser(self, error: AthenaError) -> None:
+    def _origin_form(self, target: bytes) -> bytes:
+        """Return the path and query of an absolute target, as proxies send it; anything else is left as it is."""
+        if not target.startswith((b"http://", b"https://")):
+            return target
+        try:
+            url = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError:
+            self._refuse_in_parser(BadRequestError("The target of the request is no URL."))
+        return (url.path or b"/") + (b"?" + url.query if url.query is not None else b"")
+
+    def _refuse_in_parser(self, error: AthenaError) -> NoReturn:
         self.refuse(error)
         raise Refused
 
@@ -300,11 +310,3 @@ class Reader:
             self._release(exchange.held)
             exchange.held = 0
         return exchange
-
-
-def _origin_form(target: bytes) -> bytes:
-    """Return the path and query of an absolute target, as proxies send it; anything else is left as it is."""
-    if not target.startswith((b"http://", b"https://")):
-        return target
-    url = httptools.parse_url(target)
-    return (url.path or b"/") + (b"?" + url.query if url.query is not None else b"")
