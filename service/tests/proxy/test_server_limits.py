@@ -162,6 +162,17 @@ def test_a_head_that_is_not_finished_in_time_is_sent_away_however_busy_its_sende
         assert time.monotonic() - began > 0.25
 
 
+def test_an_offer_of_http_2_in_two_pieces_leaves_no_clock_behind() -> None:
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+    request = HEAD + offer + b"content-length: 4\r\n\r\nbody"
+    with limited() as (_, serving), Line(serving.port, request[:40]) as line:
+        until(lambda: serving.server.watches.head.since)
+        line.send(request[40:])
+        assert line.receive(b"\r\n\r\nbody").startswith(b"HTTP/1.1 200 OK")
+        assert not serving.server.watches.head.since
+        assert not serving.server.watches.body.since
+
+
 def test_a_body_that_is_not_finished_in_time_is_sent_away() -> None:
     with limited(body_seconds=0.2) as (application, serving):
         for head in (HEAD + b"content-length: 10\r\n\r\n", CHUNKED):

@@ -262,6 +262,9 @@ class Reader:
         head is read once more without the offer.
         """
         offer, self._upgrading = self._receiving, False
+        watches = self._server.watches
+        watches.head.drop(self)  # what comes is read as a new request, of which no piece has come before
+        watches.body.drop(self)
         if offer is None or offer.method == "CONNECT":
             self.refuse(BadRequestError("There is no tunnel through this server."))
             return
