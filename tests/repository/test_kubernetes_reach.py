@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kubeconfigs import kubeconfig
 from loading import load
-from playing import run_plays
+from playing import evaluated, run_plays
 from serving import Answering, serving
 
 
@@ -31,6 +31,7 @@ def api_server(
     hangs: bool = False,
     rules: dict[str, Any] | None = None,
     secrets: dict[str, tuple[int, str]] | None = None,
+    version: dict[str, str] | None = None,
 ) -> Iterator[str]:
     """An API server that lists its nodes and tells what a caller may, refuses to, or never answers."""
     ended = Event()
@@ -39,6 +40,9 @@ def api_server(
         def do_GET(self) -> None:
             if hangs:
                 ended.wait(30)
+                return
+            if self.path == "/version":
+                self.tell(200, version or {})
                 return
             if "/secrets/" in self.path:
                 namespace, _, name = self.path.removeprefix("/api/v1/namespaces/").split("/")
@@ -138,6 +142,27 @@ def test_a_namespace_without_the_secret_that_pulls_images_is_told_and_one_that_i
     with api_server(200, nodes=1, secrets=SECRETS) as server:
         told = reach.without_pull_secret(kubeconfig(tmp_path, server), 5, SECRETS, "registry")
     assert told == ["has-another-kind", "has-none"]
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ({"major": "1", "minor": "33", "gitVersion": "v1.33.0"}, "1.33"),
+        ({"major": "1", "minor": "29+", "gitVersion": "v1.29.4-of-others"}, "1.29"),
+        ({}, ""),
+    ],
+)
+def test_its_version_is_told(reach: ModuleType, tmp_path: Path, version: dict[str, str], told: str) -> None:
+    with api_server(200, nodes=1, version=version) as server:
+        assert reach.version(kubeconfig(tmp_path, server), 5) == told
+
+
+@pytest.mark.parametrize(("version", "is_new"), [("1.29", False), ("1.30", True), ("1.100", True), ("", True)])
+def test_one_that_is_too_old_is_refused_with_what_is_needed(version: str, is_new: bool) -> None:
+    reached = {"kubernetes_app_reached": {"silence": "", "lacks": [], "without": [], "version": version}}
+    problem = evaluated("production", "cluster", "athena_version_problem", **reached)
+    assert (problem == "") is is_new
+    assert is_new or problem.endswith("is Kubernetes 1.29; it must be 1.30 or newer.")
 
 
 @pytest.mark.parametrize(("named", "told"), [("", []), ("registry", ["has-another-kind", "has-none"])])

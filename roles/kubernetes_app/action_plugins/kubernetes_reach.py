@@ -4,9 +4,11 @@ Arguments: `kubeconfig`, `patience` (how long an answer may take, in seconds), `
 allowed in each of them: rows of `group`, `resources`, `verbs`; none by default), `pull_secret` (with which images are
 to be pulled in each of them; none by default).
 Answers with `silence`: empty where the cluster answers and has nodes, otherwise the reason; and with `lacks`: for each
-namespace where something is forbidden, what; and with `without`: the namespaces that have no such secret for images.
+namespace where something is forbidden, what; with `without`: the namespaces that have no such secret for images; and,
+where there are namespaces to ask about, with `version`, MAJOR.MINOR of its Kubernetes, empty if it does not say.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from http.client import FORBIDDEN, NOT_FOUND
 from pathlib import Path
@@ -41,9 +43,10 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         kubeconfig, patience = args["kubeconfig"], float(args["patience"])
-        reason, lacks, without = silence(kubeconfig, patience), [], []
-        if not reason and args.get("needs"):
+        reason, lacks, without, told = silence(kubeconfig, patience), [], [], ""
+        if not reason and args.get("needs") and args.get("namespaces"):
             try:
+                told = version(kubeconfig, patience)
                 lacks = forbidden(kubeconfig, patience, args["namespaces"], args["needs"])
                 if args.get("pull_secret"):
                     without = without_pull_secret(kubeconfig, patience, args["namespaces"], args["pull_secret"])
@@ -51,7 +54,7 @@ class ActionModule(ActionBase):
                 reason = f"it does not say what we may do: {error.status} {error.reason}"
             except _AWAY as error:
                 reason = _words(error)
-        return {**result, "changed": False, "silence": reason, "lacks": lacks, "without": without}
+        return {**result, "changed": False, "silence": reason, "lacks": lacks, "without": without, "version": told}
 
 
 def silence(kubeconfig: str, patience: float) -> str:
@@ -63,6 +66,21 @@ def silence(kubeconfig: str, patience: float) -> str:
     except _AWAY as error:
         return _words(error)
     return "" if nodes.items else "it has no nodes"
+
+
+def version(kubeconfig: str, patience: float) -> str:
+    """Return MAJOR.MINOR of the cluster's Kubernetes; nothing where it does not say, or not to us.
+
+    Raises what the client of Kubernetes raises where the cluster does not answer.
+    """
+    asked = {"response_type": "object", "auth_settings": ["BearerToken"], "_request_timeout": patience}
+    try:
+        answer = _client(kubeconfig).call_api("/version", "GET", **asked)[0]
+    except ApiException:
+        return ""
+    # Some who run clusters for others write 30+.
+    numbers = [re.match(r"\d+", str(answer.get(part, ""))) for part in ("major", "minor")]
+    return ".".join(number[0] for number in numbers if number) if all(numbers) else ""
 
 
 def forbidden(
