@@ -79,10 +79,15 @@ def whole_backends(backends: Any) -> list[Row]:
 def out_of_reach(backends: Any, egress: Iterable[Row], services: Iterable[Row]) -> list[str]:
     """Return which enabled backends the rules of the network keep pods from.
 
-    `egress`: what the rules open to engines, `cidr` and `ports` each; `services`: the names of the cluster for engines.
-    Of any other name nobody knows here which addresses pods find: the port alone is judged.
+    `egress`: what the rules open to engines, `cidr` and `ports` each, of which those that cannot be open nothing;
+    `services`: the names of the cluster for engines. Of any other name nobody knows here which addresses pods find: the
+    port alone is judged.
     """
-    rules = [(network, {int(port) for port in rule["ports"]}) for rule in egress if (network := _network(rule["cidr"]))]
+    rules = [
+        (network, {int(port) for port in rule["ports"] if _is_count(port, MOST_PORTS)})
+        for rule in egress
+        if (network := _network(rule["cidr"]))
+    ]
     names = {service["name"]: int(service["port"]) for service in services}
     return [
         f"athena_backends[{place}] ({row['model_name']}): {barrier}"

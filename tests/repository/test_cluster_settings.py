@@ -187,10 +187,15 @@ def test_findings_of_several_settings_are_told_together() -> None:
     wrong = {
         "athena_database_address": "db.example.internal",
         "athena_exposure": "ClusterIP",
+        "athena_ollama_addresses": ["mac-1"],
+        "athena_engine_networks": ["192.0.2.0/24"],
+        "athena_engine_ports": ["http"],
         "athena_backends": [{**BACKEND, "endpoint_url": "http://192.0.2.99:11434"}, {"backend_type": "vllm"}],
     }
     problems = evaluated("production", "cluster", "athena_setting_problems", **wrong)
     assert [problem.split()[0].rstrip(":") for problem in problems] == [
+        "athena_ollama_addresses",
+        "athena_engine_ports",
         "athena_database_address",
         "athena_exposure",
         *["athena_backends[1]"] * 3,
