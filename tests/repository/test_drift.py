@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from kubeconfigs import kubeconfig
+from kubernetes_api import known
 from loading import ROOT, load
 from playing import run_plays
 from serving import Answering, serving
@@ -114,43 +115,7 @@ def test_each_change_is_a_sentence_also_where_values_have_spaces_in_them() -> No
 
 # --- names for engines ----------------------------------------------------------------------------------------------
 
-KINDS = {
-    "/api/v1": ("services", "Service"),
-    "/apis/discovery.k8s.io/v1": ("endpointslices", "EndpointSlice"),
-}
-KNOWN: dict[str, Any] = {
-    "/version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
-    "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/apis": {
-        "kind": "APIGroupList",
-        "apiVersion": "v1",
-        "groups": [
-            {
-                "name": "discovery.k8s.io",
-                "versions": [{"groupVersion": "discovery.k8s.io/v1", "version": "v1"}],
-                "preferredVersion": {"groupVersion": "discovery.k8s.io/v1", "version": "v1"},
-            }
-        ],
-    },
-    **{
-        path: {
-            "kind": "APIResourceList",
-            "groupVersion": path.removeprefix("/apis/").removeprefix("/api/"),
-            "resources": [
-                {
-                    "name": name,
-                    "singularName": kind.lower(),
-                    "namespaced": True,
-                    "kind": kind,
-                    "verbs": ["get", "patch"],
-                }
-            ],
-        }
-        for path, (name, kind) in KINDS.items()
-    },
-}
-
-
+KNOWN = known({"v1": [("services", "Service")], "discovery.k8s.io/v1": [("endpointslices", "EndpointSlice")]})
 Objects = dict[str, dict[str, Any]]
 
 
