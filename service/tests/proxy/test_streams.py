@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -14,7 +15,16 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.proxy.conftest import Run, StartProxy
-from tests.proxy.engines import ollama_engine, ollama_line, openai_chunk, openai_engine, openai_whole, sse
+from tests.proxy.engines import (
+    OLLAMA_END,
+    USAGE,
+    ollama_engine,
+    ollama_line,
+    openai_chunk,
+    openai_engine,
+    openai_whole,
+    sse,
+)
 from tests.proxy.standin import Handler, Heard, StandIn, backend
 
 CHAT = "/v1/chat/completions"
@@ -245,6 +255,61 @@ async def test_a_hundred_streams_at_once_are_not_mixed_up(stand_in: Run, proxy_f
             assert "".join(texts) == "".join(f"c{number}-{step} " for step in range(20))
 
         await asyncio.gather(*(ask(number) for number in range(100)))
+
+
+async def _says_its_end_mark(heard: Heard) -> None:
+    """Stream up to the end mark, and not to the end of the body."""
+    if heard.path.startswith("/api/"):
+        await heard.start("application/x-ndjson")
+        await heard.chunk(ollama_line(heard, "one "))
+        await heard.chunk(ollama_line(heard, "", **OLLAMA_END))
+    else:
+        await heard.start("text/event-stream")
+        await heard.chunk(sse(openai_chunk(heard, "one ")))
+        await heard.chunk(sse(openai_chunk(heard, {}, "stop")))
+        await heard.chunk(sse({**openai_chunk(heard, ""), "choices": [], "usage": USAGE}))
+        await heard.chunk(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(("engine", "path"), [("openai", CHAT), ("ollama", "/api/chat"), ("ollama", CHAT)])
+def test_a_stream_ends_with_its_end_mark_though_its_engine_never_ends_the_body(
+    stand_in: Run, proxy_for: StartProxy, engine: str, path: str
+) -> None:
+    async def never_ends(heard: Heard) -> None:
+        await _says_its_end_mark(heard)
+        await heard.wait_until_left()
+
+    upstream = stand_in(never_ends)
+    url = proxy_for(backend("m", engine, upstream.url, stall_seconds=5))
+    reply = httpx.post(url + path, json={"model": "m", "messages": MESSAGES, "stream": True})
+    assert "error" not in reply.text
+    assert "one " in reply.text
+    metrics = httpx.get(url + "/metrics").text
+    assert 'error_type="' not in metrics.replace('error_type=""', "")
+    assert re.search(r'^gen_ai_client_token_usage_sum{.*gen_ai_token_type="input".*} 7\.0$', metrics, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("engine", "path"), [("openai", CHAT), ("ollama", "/api/chat")])
+async def test_the_connection_of_an_engine_that_ends_the_body_a_moment_later_is_used_again(
+    stand_in: Run, proxy_for: StartProxy, engine: str, path: str
+) -> None:
+    ended = 0
+
+    async def ends_a_moment_later(heard: Heard) -> None:
+        nonlocal ended
+        await _says_its_end_mark(heard)
+        await asyncio.sleep(0.05)
+        await heard.end()
+        ended += 1
+
+    upstream = stand_in(ends_a_moment_later)
+    url = proxy_for(backend("m", engine, upstream.url))
+    async with httpx.AsyncClient(base_url=url) as client:
+        for number in range(1, 6):
+            await client.post(path, json={"model": "m", "messages": MESSAGES, "stream": True})
+            await _until(lambda: ended == number)  # noqa: B023 - it is waited for right here
+    # A request that comes in one breath with the end of the body before it may have a second connection.
+    assert len({heard.writer for heard in upstream.heard}) <= 2
 
 
 async def test_connections_are_used_again(stand_in: Run, proxy_for: StartProxy) -> None:

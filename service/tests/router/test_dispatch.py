@@ -276,7 +276,7 @@ async def test_a_caller_who_leaves_before_the_first_token_is_no_failure(bench: B
     assert services.figures.pending() == {}
 
 
-async def test_a_caller_who_leaves_after_the_end_mark_has_been_served(bench: Bench) -> None:
+async def test_an_engine_that_lingers_after_its_end_mark_has_served(bench: Bench) -> None:
     async def lingers(asked: Asked) -> None:
         await asked.start()
         await asked.chunk(asked.piece("hello") + asked.end())
@@ -285,8 +285,7 @@ async def test_a_caller_who_leaves_after_the_end_mark_has_been_served(bench: Ben
     stand_in = await bench.engine(lingers)
     services = await bench.router(row(1, stand_in.url))
     reply = await services.dispatcher.open(call())
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(relayed(reply), 0.05)
+    await asyncio.wait_for(relayed(reply), 30)
     reply.close()
     assert services.figures.pending()[1].errors == 0
     assert services.figures.pending()[1].completion_tokens == 3

@@ -92,7 +92,8 @@ class OpenReply:
             else:
                 await self._translate(write, encoder)
         except BackendError as error:
-            raise self._break(error) from error
+            if not self.settled:  # behind the end mark nothing can break any more
+                raise self._break(error) from error
 
     def pause(self) -> None:
         """Hold the engine back: the caller takes less than it writes."""
@@ -142,22 +143,31 @@ class OpenReply:
                 write(whole)
         self._held.clear()
         watch = self._watch
-        if watch is not None and not self.settled:
-            watched, feed = watch.feed, lines.feed
+        if watch is None or self.settled:
+            self._write_rest(lines, write)
+            return
+        watched, feed = watch.feed, lines.feed
 
-            def take(data: bytes) -> bool:
-                watched(data)
-                whole = feed(data)
-                if whole:
-                    write(whole)
-                return bool(whole) and (not whole.startswith(_NO_TOKEN) or b"\ndata:" in whole)
+        def take(data: bytes) -> bool:
+            watched(data)
+            whole = feed(data)
+            if whole:
+                write(whole)
+            if watch.ended:
+                self._end(watch, lines, write)
+            return bool(whole) and (not whole.startswith(_NO_TOKEN) or b"\ndata:" in whole)
 
+        if not watch.ended:
             await self._upstream.push(take)
-            usage = watch.end()
-            self._write_rest(lines, write)
-            self._succeed(usage)
-        else:
-            self._write_rest(lines, write)
+        if not self.settled:
+            self._end(watch, lines, write)
+
+    def _end(self, watch: StreamWatch, lines: WholeLines, write: Callable[[bytes], None]) -> None:
+        """Settle a stream that is passed through by its end mark; some engines never end the body behind it."""
+        usage = watch.end()
+        self._write_rest(lines, write)
+        self._succeed(usage)
+        self._upstream.release()
 
     @staticmethod
     def _write_rest(lines: WholeLines, write: Callable[[bytes], None]) -> None:

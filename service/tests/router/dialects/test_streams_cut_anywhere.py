@@ -129,6 +129,30 @@ def test_a_stream_may_come_byte_by_byte(name: str) -> None:
     assert watch(dialect, parts) == watch(dialect, [data])
 
 
+@pytest.mark.parametrize("name", ["text", "carriage returns", "no space after the colon", "a long context", "Ollama"])
+@given(cuts=CUTS)
+def test_a_watch_sees_the_end_with_the_last_byte_however_the_stream_is_cut(name: str, cuts: list[int]) -> None:
+    dialect, data = STREAMS[name]
+    parts = pieces(data, cuts)
+    watching = codec(dialect).watch(Operation.CHAT)
+    ended = []
+    for part in parts:
+        watching.feed(part)
+        ended.append(watching.ended)
+    assert ended == [False] * (len(parts) - 1) + [True]
+
+
+def test_a_model_that_writes_of_the_end_does_not_end_its_stream() -> None:
+    for dialect, parts in (
+        (OPENAI, [said("Hi"), said("data: [DONE]\n\n"), b": [DONE]\n\n", said("[DONE]"), b"\n\n"]),
+        (OLLAMA, [line(response="Hi"), line(response='"done":true'), line(response="true\n"), b"\n"]),
+    ):
+        watching = codec(dialect).watch(Operation.CHAT)
+        for part in parts:
+            watching.feed(part)
+            assert not watching.ended
+
+
 @pytest.mark.parametrize("name", BROKEN)
 @given(cuts=CUTS)
 def test_a_broken_stream_is_broken_however_it_is_cut(name: str, cuts: list[int]) -> None:

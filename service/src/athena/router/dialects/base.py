@@ -33,7 +33,12 @@ class StreamReader(Protocol):
 
 
 class StreamWatch(Protocol):
-    """Watches a stream that is passed through as it is, at the least cost a chunk."""
+    """Watches a stream that is passed through as it is, at the least cost a chunk.
+
+    `ended` says whether the end mark has come, to the end of its line or event: nothing of meaning follows.
+    """
+
+    ended: bool
 
     def feed(self, data: bytes) -> bool:
         """Return whether a token has been seen so far; until then the bytes are held back.

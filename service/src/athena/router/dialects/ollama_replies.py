@@ -129,9 +129,13 @@ class Watch:
         self._lines = LineBuffer()
         self._last = LastLine()
         self._begun = False
+        self.ended = False
 
     def feed(self, data: bytes) -> bool:
         begins = self._last.feed(data)
+        # Few lines but the last one have the word; of one that comes in pieces it is not known.
+        if (not begins or data.find(b"true") >= 0) and data.endswith(b"\n"):
+            self.ended = self._at_end()
         if self._begun:
             # An error is always the last line, so that no other needs a look.
             if begins and data.find(b'"error"') >= 0:  # `in` costs more, by a TypeError that it raises and drops
@@ -153,6 +157,13 @@ class Watch:
         if not read.done:
             raise BackendError(FailureKind.EMPTY, "the stream ended without a line that is done")
         return read.usage()
+
+    def _at_end(self) -> bool:
+        """Return whether the last line, which is there as a whole, is the one that is done."""
+        try:
+            return _LINE.decode(self._last.line()).done
+        except BAD_JSON:
+            return False
 
     def _raise_error(self) -> None:
         """Raise the error that the last line reports, if it is one and there as a whole."""

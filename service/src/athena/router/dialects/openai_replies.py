@@ -15,6 +15,7 @@ from athena.router.types import Delta, Event, Finish, FinishReason, Operation, T
 
 DONE = b"[DONE]"
 _TAIL = 4 * 1024  # bytes; the finish chunk, the usage chunk and the end mark fit in
+_MARK = -6  # where to look for the brace that ends a chunk, however its lines end; the end mark has none
 _REASONS = {"stop", "length", "tool_calls", "content_filter"}
 
 
@@ -190,9 +191,12 @@ class Watch:
         self._reader = Reader()
         self._tail = Tail(_TAIL)
         self._begun = False
+        self.ended = False
 
     def feed(self, data: bytes) -> bool:
         self._tail.feed(data)
+        if data.find(b"}", _MARK) < 0:
+            self.ended = self._at_end()
         if not self._begun:
             self._begun = bool(self._reader.feed(data)) or self._reader.calls
         elif data.find(b'"error"') >= 0:  # `in` costs more, by a TypeError that it raises and drops
@@ -209,6 +213,13 @@ class Watch:
             if b'"usage"' in piece and (chunk := _chunk_or_none(piece)) and chunk.usage is not None:
                 return _usage(chunk.usage)
         return None
+
+    def _at_end(self) -> bool:
+        """Return whether the last event that is there as a whole is the end mark."""
+        match self._tail.lines():
+            case [*_, mark, blank, b""]:
+                return not blank.strip() and _data_of(mark) == DONE
+        return False
 
 
 def _chunk_or_none(data: bytes) -> _Chunk | None:
