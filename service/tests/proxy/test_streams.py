@@ -289,6 +289,31 @@ def test_a_stream_ends_with_its_end_mark_though_its_engine_never_ends_the_body(
     assert re.search(r'^gen_ai_client_token_usage_sum{.*gen_ai_token_type="input".*} 7\.0$', metrics, re.MULTILINE)
 
 
+async def test_a_caller_that_leaves_when_it_has_seen_the_end_mark_has_had_a_whole_reply(
+    stand_in: Run, proxy_for: StartProxy
+) -> None:
+    async def says_no_more(heard: Heard) -> None:
+        await heard.start("text/event-stream")
+        await heard.chunk(sse(openai_chunk(heard, "one ")))
+        await heard.chunk(sse({**openai_chunk(heard, {}, "stop"), "usage": USAGE}))
+        await heard.chunk(b"data: [DONE]\n")  # without the blank line that would end the event
+        await heard.wait_until_left()
+
+    url = proxy_for(backend("m", "openai", stand_in(says_no_more).url))
+    async with httpx.AsyncClient(base_url=url) as client:
+        body = {"model": "m", "messages": MESSAGES, "stream": True}
+        async with client.stream("POST", CHAT, json=body) as reply:
+            async for line in reply.aiter_lines():
+                if line == "data: [DONE]":
+                    break
+        metrics = (await client.get("/metrics")).text
+        while "http_server_active_requests 0.0" not in metrics:
+            metrics = (await client.get("/metrics")).text
+    assert 'error_type="cancelled"' not in metrics
+    assert re.search(r'^gen_ai_client_token_usage_sum{.*gen_ai_token_type="input".*} 7\.0$', metrics, re.MULTILINE)
+    assert "athena_caller_left_total 0.0" in metrics
+
+
 @pytest.mark.parametrize(("engine", "path"), [("openai", CHAT), ("ollama", "/api/chat")])
 async def test_the_connection_of_an_engine_that_ends_the_body_a_moment_later_is_used_again(
     stand_in: Run, proxy_for: StartProxy, engine: str, path: str

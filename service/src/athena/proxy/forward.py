@@ -67,7 +67,8 @@ class Forwarder:
             if not exchange.gone:
                 exchange.close_after()
                 forwarding.fail(ShuttingDownError("This server is being shut down; ask again.", retry_after=1))
-            forwarding.error_type = self._why_cancelled(exchange)
+            if exchange.gone != LEFT or not forwarding.succeeded:
+                forwarding.error_type = self._why_cancelled(exchange)
             if forwarding.error_type == CANCELLED:
                 _wait_in_vain(forwarding)
             raise
@@ -126,10 +127,11 @@ class Forwarder:
                 await _stream(forwarding, call, reply)
             else:
                 await _whole(forwarding, call, reply)
-            forwarding.usage = reply.usage
         finally:
             if not reply.settled:
                 reply.close()
+            forwarding.usage = reply.usage
+            forwarding.succeeded = reply.succeeded
 
     def _why_cancelled(self, exchange: Exchange) -> str:
         """Count a caller that has gone; returns the type of error by which its request is counted."""

@@ -24,7 +24,7 @@ class Forwarding:
 
     __slots__ = (
         "call", "dialect", "error_type", "exchange", "first_token", "identity", "limits", "lines", "operation", "quota",
-        "span", "status", "target", "usage",
+        "span", "status", "succeeded", "target", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
@@ -41,6 +41,7 @@ class Forwarding:
         self.lines = 0  # of a stream, where the caller's key has a limit of tokens
         self.error_type = ""
         self.status = 200
+        self.succeeded = False  # whether its engine has written the whole reply
         self.span: Span | None = None
 
     def fields(self, content_type: bytes) -> bytes:

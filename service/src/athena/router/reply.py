@@ -27,12 +27,13 @@ class OpenReply:
     A stream is taken by `relay()` or, unless `passthrough` says that it goes to the caller as it is, as `events()`; a
     whole reply by `events()` or, passed through, as `body`. `content_type` is that of the engine's own bytes. `usage`
     is known once the reply has been taken to its end, None where the engine did not count (the proxy's metrics read
-    it); so are `seconds`, the time that the whole reply took, and `tokens_per_second`, 0 where nothing was counted.
+    it); so are `succeeded`, whether the reply came whole, `seconds`, the time that it took, and `tokens_per_second`, 0
+    where nothing was counted.
     """
 
     __slots__ = (
         "_advanced", "_attempt", "_call", "_codec", "_events", "_held", "_looks", "_reader", "_upstream", "_watch",
-        "body", "content_type", "passthrough", "settled", "target", "usage",
+        "body", "content_type", "passthrough", "settled", "succeeded", "target", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class OpenReply:
         self._reader: StreamReader | None = None
         self._looks: list[Likelihood | OneCall] = []
         self.settled = False
+        self.succeeded = False
 
     @property
     def seconds(self) -> float:
@@ -257,7 +259,7 @@ class OpenReply:
         return Finish(reason=finish.reason, usage=msgspec.structs.replace(usage, completion_seconds=seconds))
 
     def _succeed(self, usage: Usage | None) -> None:
-        self.settled = True
+        self.settled = self.succeeded = True
         self.usage = usage
         self._attempt.succeeded(usage)
 
