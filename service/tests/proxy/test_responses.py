@@ -181,6 +181,7 @@ def test_a_broken_stream_ends_in_an_error_event_and_never_looks_whole(stand_in: 
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     assert events[-1]["type"] == "error"
     assert events[-1]["code"] == "stream_broken"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert "response.completed" not in {event["type"] for event in events}
     with client_of(url) as client, pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
         list(client.responses.create(model="m", input="Hi", stream=True))

@@ -23,8 +23,8 @@ class Forwarding:
     """One request for a reply, and what becomes of it."""
 
     __slots__ = (
-        "call", "dialect", "error_type", "exchange", "first_token", "identity", "limits", "lines", "operation", "quota",
-        "span", "status", "succeeded", "target", "usage",
+        "_encoder", "call", "dialect", "error_type", "exchange", "first_token", "identity", "limits", "lines",
+        "operation", "quota", "span", "status", "succeeded", "target", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, operation: Operation, exchange: Exchange) -> None:
@@ -43,6 +43,7 @@ class Forwarding:
         self.status = 200
         self.succeeded = False  # whether its engine has written the whole reply
         self.span: Span | None = None
+        self._encoder: ReplyEncoder | None = None
 
     def fields(self, content_type: bytes) -> bytes:
         """Return the headers of an answer: what it is, whose it is, and who gave it."""
@@ -59,15 +60,16 @@ class Forwarding:
         )
 
     def encoder(self, call: Call) -> ReplyEncoder:
-        """Return what puts an engine's events into the caller's dialect."""
+        """Return what puts an engine's events into the caller's dialect; it also ends the reply if that breaks off."""
         request = call.request
-        return codec(self.dialect).encoder(
+        encoder = self._encoder = codec(self.dialect).encoder(
             call.operation,
             call.model,
             include_usage=request.include_usage,
             started=self.exchange.started,
             echo=request.echo,
         )
+        return encoder
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -109,8 +111,10 @@ class Forwarding:
         Nobody can take it for a whole one.
         """
         self.error_type = error.code
-        model = self.call.model if self.call is not None else ""
-        event = codec(self.dialect).encoder(self.operation, model).broken(error)
+        encoder = self._encoder
+        if encoder is None:  # its engine's own bytes were passed through
+            encoder = codec(self.dialect).encoder(self.operation, self.call.model if self.call is not None else "")
+        event = encoder.broken(error)
         # The blank line ends an SSE event of the engine that lacks its own; one too many does no harm.
         self.exchange.write(b"\n" + event if self.dialect is not Dialect.OLLAMA else event)
         self.exchange.abort()
