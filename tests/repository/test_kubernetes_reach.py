@@ -32,6 +32,7 @@ def api_server(
     rules: dict[str, Any] | None = None,
     secrets: dict[str, tuple[int, str]] | None = None,
     version: dict[str, str] | None = None,
+    itself: tuple[int, str] | None = None,
 ) -> Iterator[str]:
     """An API server that lists its nodes and tells what a caller may, refuses to, or never answers."""
     ended = Event()
@@ -43,6 +44,10 @@ def api_server(
                 return
             if self.path == "/version":
                 self.tell(200, version or {})
+                return
+            if self.path == "/api/v1/namespaces/kube-system":
+                code, uid = itself or (403, "")
+                self.tell(code, {"kind": "Namespace", "apiVersion": "v1", "metadata": {"uid": uid}})
                 return
             if "/secrets/" in self.path:
                 namespace, _, name = self.path.removeprefix("/api/v1/namespaces/").split("/")
@@ -68,6 +73,16 @@ def api_server(
 def test_a_cluster_with_a_node_answers(reach: ModuleType, tmp_path: Path) -> None:
     with api_server(200, nodes=1) as server:
         assert reach.silence(kubeconfig(tmp_path, server), 5) == ""
+
+
+@pytest.mark.parametrize(
+    ("itself", "uid"), [((200, "one-of-its-own"), "one-of-its-own"), ((403, ""), ""), ((404, ""), "")]
+)
+def test_it_is_known_from_others_where_we_may_look(
+    reach: ModuleType, tmp_path: Path, itself: tuple[int, str], uid: str
+) -> None:
+    with api_server(200, nodes=1, itself=itself) as server:
+        assert reach.uid(kubeconfig(tmp_path, server), 5) == uid
 
 
 @pytest.mark.parametrize(("status", "words"), [(200, "no nodes"), (401, "401"), (403, "403")])

@@ -5,7 +5,8 @@ allowed in each of them: rows of `group`, `resources`, `verbs`; none by default)
 to be pulled in each of them; none by default).
 Answers with `silence`: empty where the cluster answers and has nodes, otherwise the reason; and with `lacks`: for each
 namespace where something is forbidden, what; with `without`: the namespaces that have no such secret for images; and,
-where there are namespaces to ask about, with `version`, MAJOR.MINOR of its Kubernetes, empty if it does not say.
+where there are namespaces to ask about, with `version`, MAJOR.MINOR of its Kubernetes, empty if it does not say; and
+with `uid`, by which the cluster is known from others, empty where we may not see it.
 """
 
 import re
@@ -43,7 +44,14 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         kubeconfig, patience = args["kubeconfig"], float(args["patience"])
-        reason, lacks, without, told = silence(kubeconfig, patience), [], [], ""
+        reason, lacks, without, told, known = silence(kubeconfig, patience), [], [], "", ""
+        if not reason:
+            try:
+                known = uid(kubeconfig, patience)
+            except ApiException as error:
+                reason = f"it does not say which cluster it is: {error.status} {error.reason}"
+            except _AWAY as error:
+                reason = _words(error)
         if not reason and args.get("needs") and args.get("namespaces"):
             try:
                 told = version(kubeconfig, patience)
@@ -54,7 +62,8 @@ class ActionModule(ActionBase):
                 reason = f"it does not say what we may do: {error.status} {error.reason}"
             except _AWAY as error:
                 reason = _words(error)
-        return {**result, "changed": False, "silence": reason, "lacks": lacks, "without": without, "version": told}
+        answers = {"silence": reason, "lacks": lacks, "without": without, "version": told, "uid": known}
+        return {**result, "changed": False, **answers}
 
 
 def silence(kubeconfig: str, patience: float) -> str:
@@ -66,6 +75,20 @@ def silence(kubeconfig: str, patience: float) -> str:
     except _AWAY as error:
         return _words(error)
     return "" if nodes.items else "it has no nodes"
+
+
+def uid(kubeconfig: str, patience: float) -> str:
+    """Return the UID of the namespace kube-system, which is there as long as its cluster; nothing if it is not shown.
+
+    Raises what the client of Kubernetes raises where the cluster does not answer.
+    """
+    try:
+        found = CoreV1Api(_client(kubeconfig)).read_namespace("kube-system", _request_timeout=patience)
+    except ApiException as error:
+        if error.status in {FORBIDDEN, NOT_FOUND}:
+            return ""
+        raise
+    return (found.metadata.uid or "") if found.metadata else ""
 
 
 def version(kubeconfig: str, patience: float) -> str:
