@@ -244,6 +244,22 @@ def test_what_goes_on_beside_a_body_without_end_is_cut_off(endless: bytes) -> No
         until(lambda: serving.server.refused == {"payload_too_large": 1})
 
 
+def test_whoever_sends_ahead_without_end_is_held_back_and_then_cut_off() -> None:
+    ahead = get("/wait") + get("/now") * 100
+    with limited(body_bytes=100_000) as (application, serving), Line(serving.port, ahead) as line:
+        line.socket.settimeout(1)
+        sent = 0
+        while sent < 1 << 28:
+            try:
+                sent += line.socket.send(b"y" * 65536)
+            except TimeoutError:
+                break
+        assert sent < 1 << 26
+        assert not application.cancelled
+        application.let_go(serving)
+        until(lambda: not serving.server.connections)
+
+
 def test_a_refused_caller_that_goes_on_sending_still_gets_its_answer() -> None:
     with limited(body_bytes=1 << 20) as (_, serving):
         head = HEAD + b"content-length: 3000000\r\n\r\n"

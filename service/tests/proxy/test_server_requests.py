@@ -128,6 +128,27 @@ def test_whoever_sends_too_far_ahead_gets_some_of_the_answers_and_is_not_kept(se
     assert answer.count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize("ahead", [post("/echo", b"x" * 40_000) * 3, get("/now") * 100])
+def test_a_caller_that_has_sent_far_ahead_and_leaves_ends_the_work_for_it(served: Served, ahead: bytes) -> None:
+    application, serving = served
+    with Line(serving.port, get("/wait")) as line:
+        until(lambda: application.served)
+        line.send(ahead)
+        until(lambda: any(connection._deaf for connection in list(serving.server.connections)))
+    until(lambda: application.cancelled == ["left"])
+    until(lambda: not serving.server.connections)
+
+
+def test_whoever_sends_more_ahead_than_is_kept_gets_the_answers_to_what_was(served: Served) -> None:
+    application, serving = served
+    with Line(serving.port, get("/wait") + post("/echo", b"x" * 40_000) * 3) as line:
+        until(lambda: application.served)
+        application.let_go(serving)
+        answer = line.rest()
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    assert answer.endswith(b"\r\nconnection: close\r\n\r\n" + b"x" * 40_000)
+
+
 def test_a_caller_that_sends_large_answers_requests_ahead_and_does_not_read_is_held_back(served: Served) -> None:
     application, serving = served
     with Line(serving.port, get("/large?8000000") * 60) as line:

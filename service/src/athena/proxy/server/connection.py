@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# Requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest.
+# Requests sent ahead; whoever sends more gets the answers to these, and asks again for the rest. What comes behind them
+# is read and dropped: of a connection that is not read nobody would notice that its caller has left.
 _MOST_WAITING: Final = 64
-_MOST_WAITING_BYTES: Final = 64 * 1024  # after so much is sent ahead nothing more is read until the answers are out
+_MOST_WAITING_BYTES: Final = 64 * 1024
 _LARGE: Final = 16 * 1024  # bytes
 _MOST_HELD: Final = 16  # pieces of a stream
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -147,13 +148,11 @@ class Connection(Reader):
     def _queue(self, exchange: Exchange) -> None:
         self._waiting.append(exchange)
         self._waiting_bytes += len(exchange.body)
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes > _MOST_WAITING_BYTES:
             exchange.close_after()
             self._deaf = self._sends_on = True
-            self.transport.pause_reading()
+            self._size = 0
             raise Refused
-        if self._waiting_bytes > _MOST_WAITING_BYTES:
-            self.transport.pause_reading()
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
@@ -256,8 +255,6 @@ class Connection(Reader):
         while self._waiting and self._current is None and not self.paused and not self.transport.is_closing():
             exchange = self._waiting.popleft()
             self._waiting_bytes -= len(exchange.body)
-            if not self._waiting and not self._deaf:
-                self.transport.resume_reading()
             self._start(exchange)
         self._pumping = False
 

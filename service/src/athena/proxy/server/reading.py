@@ -274,11 +274,14 @@ class Reader:
         self.data_received(b"%b%b\r\n%b" % (line, b"".join(kept), rest))
 
     def _discard(self, size: int) -> None:
-        """Drop what comes after the last request; a caller that sends without end is cut off."""
+        """Drop what comes after the last request; a caller that sends without end is held back, and then cut off."""
         self._sends_on = True
         self._size += size
-        if self._size > self._server.limits.body_bytes and self in self._server.watches.linger.since:
-            self.transport.abort()
+        if self._size > self._server.limits.body_bytes:
+            if self in self._server.watches.linger.since:
+                self.transport.abort()
+            else:
+                self.transport.pause_reading()
 
     def _head_too_large(self) -> HeadTooLargeError:
         return HeadTooLargeError(f"The head is larger than {self._server.limits.head_bytes} bytes.")
