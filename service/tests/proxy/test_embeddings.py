@@ -82,6 +82,54 @@ def test_a_wrong_field_is_named(
     assert field in (error["param"] if isinstance(error, dict) else error)
 
 
+@pytest.mark.parametrize("kind", ["openai", "ollama"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed", "/api/embeddings"])
+@pytest.mark.parametrize(
+    "body", [b'{"data": [], "embeddings": []}', b'{"embedding": []}', b'{"data": [{"embedding": []}]}']
+)
+def test_a_reply_without_a_vector_moves_to_the_next_backend(
+    stand_in: Run, proxy_for: StartProxy, path: str, kind: str, body: bytes
+) -> None:
+    async def empty(heard: Heard) -> None:
+        await heard.answer(body)
+
+    url = proxy_for(
+        backend("m", kind, stand_in(empty).url, priority=0), backend("m", kind, stand_in(serve).url, priority=1)
+    )
+    reply = httpx.post(url + path, json={"model": "m", "prompt" if path == "/api/embeddings" else "input": "Once"})
+    assert reply.status_code == 200
+    assert "0.5" in reply.text
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/embeddings", "ollama"), ("/api/embed", "openai")])
+def test_a_reply_with_too_few_vectors_moves_to_the_next_backend(
+    stand_in: Run, proxy_for: StartProxy, path: str, kind: str
+) -> None:
+    async def one(heard: Heard) -> None:
+        await heard.answer(b'{"data": [{"embedding": [0.1]}]}' if kind == "openai" else b'{"embeddings": [[0.1]]}')
+
+    url = proxy_for(
+        backend("m", kind, stand_in(one).url, priority=0), backend("m", kind, stand_in(serve).url, priority=1)
+    )
+    reply = httpx.post(url + path, json={"model": "m", "input": TEXTS})
+    assert "0.5" in reply.text
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [("/api/embed", "input", b'{"model": "m", "embeddings": []}'), ("/api/embeddings", "prompt", b'{"embedding": []}')],
+)
+def test_an_ollama_that_loads_a_model_by_an_empty_text_has_served(
+    stand_in: Run, proxy_for: StartProxy, path: str, field: str, body: bytes
+) -> None:
+    async def loads(heard: Heard) -> None:
+        await heard.answer(body)
+
+    url = proxy_for(backend("m", "ollama", stand_in(loads).url))
+    reply = httpx.post(url + path, json={"model": "m", field: ""})
+    assert (reply.status_code, reply.content) == (200, body)
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"", b'{"data": [{"embedding": "x"}]}'])
 def test_a_reply_without_embeddings_is_no_reply(stand_in: Run, proxy_for: StartProxy, body: bytes) -> None:
     async def nonsense(heard: Heard) -> None:

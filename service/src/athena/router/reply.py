@@ -15,6 +15,7 @@ from athena.router.likelihood import Likelihood
 from athena.router.one_call import OneCall
 from athena.router.types import Dialect, Event, Finish, Operation, Usage
 from athena.router.upstream_reply import BODY_LIMIT, UpstreamReply
+from athena.router.vector_each import VectorEach
 
 _NO_TOKEN = (b":", b"\n", b"\r")  # how a comment or a blank line begins
 HELD_LIMIT = 1024 * 1024  # bytes of a stream that may come before its first token
@@ -53,7 +54,7 @@ class OpenReply:
         self._advanced = False
         self._watch: StreamWatch | None = None
         self._reader: StreamReader | None = None
-        self._looks: list[Likelihood | OneCall] = []
+        self._looks: list[Likelihood | OneCall | VectorEach] = []
         self.settled = False
         self.succeeded = False
 
@@ -199,9 +200,20 @@ class OpenReply:
         body = await self._upstream.whole()
         if not body:
             raise BackendError(FailureKind.EMPTY, "a reply without a body")
-        usage = self._codec.usage_of_reply(self._call.operation, body)
+        try:
+            usage = self._codec.usage_of_reply(self._call.operation, body)
+        except BackendError as error:
+            if error.kind is not FailureKind.EMPTY or not self._loads_embedder:
+                raise
+            usage = Usage()
         self.body = body
         self._succeed(usage)
+
+    @property
+    def _loads_embedder(self) -> bool:
+        """Whether the call embeds an empty text, by which callers of Ollama load a model: the reply has no vector."""
+        call = self._call
+        return call.operation is Operation.EMBED and call.dialect is Dialect.OLLAMA and not any(call.request.inputs)
 
     async def _begin_stream(self) -> None:
         watch = self._watch = self._codec.watch(self._call.operation)
@@ -225,6 +237,8 @@ class OpenReply:
             self._looks.append(Likelihood())
         if request.extra.get("parallel_tool_calls") is False:
             self._looks.append(OneCall())
+        if self._call.operation is Operation.EMBED:
+            self._looks.append(VectorEach(len(request.inputs)))
         size = 0
         while not self.settled and not (self._call.stream and self._events):
             data = await self._upstream.read()

@@ -87,6 +87,11 @@ class _Reply(msgspec.Struct):
     usage: _Counted | None = None
     prompt_eval_count: int = 0
 
+    def vectors(self) -> list[list[float]]:
+        if self.data is not None:
+            return [vector.embedding for vector in sorted(self.data, key=lambda vector: vector.index)]
+        return self.embeddings or ([self.embedding] if self.embedding else [])
+
     def counts(self) -> Usage:
         return Usage(prompt_tokens=self.usage.prompt_tokens if self.usage else self.prompt_eval_count)
 
@@ -101,6 +106,9 @@ def _read(body: bytes) -> _Reply:
         raise BackendError(FailureKind.MALFORMED, f"a reply that has no embeddings: {error}") from error
     if reply.data is None and reply.embeddings is None and reply.embedding is None:
         raise BackendError(FailureKind.MALFORMED, "a reply that has no embeddings")
+    vectors = reply.vectors()
+    if not vectors or not all(vectors):
+        raise BackendError(FailureKind.EMPTY, "a reply without a vector")
     return reply
 
 
@@ -125,11 +133,7 @@ class Reader:
         if not body:
             raise BackendError(FailureKind.EMPTY, "a reply without a body")
         reply = _read(body)
-        if reply.data is not None:
-            vectors = [vector.embedding for vector in sorted(reply.data, key=lambda vector: vector.index)]
-        else:
-            vectors = reply.embeddings or []
-        return Delta(vectors=tuple(vectors)), Finish(reason="stop", usage=reply.counts())
+        return Delta(vectors=tuple(reply.vectors())), Finish(reason="stop", usage=reply.counts())
 
 
 class Encoder:
