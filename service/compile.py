@@ -42,6 +42,7 @@ MODULES = (
     "athena/proxy/server/reading.py",
     "athena/router/admission.py",
     "athena/router/attempt.py",
+    "athena/router/body.py",
     "athena/router/call.py",
     "athena/router/connection.py",
     "athena/router/dialects/__init__.py",

@@ -198,6 +198,25 @@ async def test_a_kept_connection_that_the_engine_closed_is_replaced_without_a_wo
         assert engine.connections == 6
 
 
+async def test_a_large_body_comes_whole_over_new_and_kept_connections_and_once_more_where_one_was_closed(
+    client: UpstreamClient,
+) -> None:
+    async def third_closes(asked: Asked) -> None:
+        if asked.number == 3:
+            asked.writer.close()
+        else:
+            await asked.answer(200, asked.body)
+
+    large = bytes(range(256)) * 4096
+    async with StandIn(third_closes) as engine:
+        for number in range(3):
+            reply = client.start(engine.url, b"%d" % number, rest=memoryview(large), within=5)
+            assert await reply.whole() == b"%d" % number + large
+            assert not reply.request
+            reply.close()
+            assert (await client.post(engine.url, large)).body == large
+
+
 async def test_a_fresh_connection_that_closes_is_not_tried_again(client: UpstreamClient) -> None:
     async with StandIn(close_before_answer) as engine:
         assert await kind_of(client, engine.url) is FailureKind.EMPTY

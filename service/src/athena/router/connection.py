@@ -7,6 +7,7 @@ from typing import cast
 import httptools
 
 from athena.outbox import Outbox
+from athena.router.body import Request
 from athena.router.errors import BackendError, FailureKind
 from athena.router.upstream_reply import UpstreamReply
 
@@ -41,7 +42,7 @@ class Connection:
     ) -> None:
         self.idle_since = 0.0
         self._outbox = outbox
-        self._unsent = b""
+        self._unsent: Request = b""
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
@@ -60,8 +61,8 @@ class Connection:
         """Whether nothing is read from the engine because nobody takes it."""
         return self._paused
 
-    def send(self, request: bytes, reply: UpstreamReply) -> None:
-        """Write a request, head and body in one piece, and give its answer to `reply`."""
+    def send(self, request: Request, reply: UpstreamReply) -> None:
+        """Write a request, a small one in one piece, and give its answer to `reply`."""
         self._reply = reply
         self._head_size = 0
         reply.sent(self)
@@ -71,8 +72,12 @@ class Connection:
     def _write(self) -> None:
         unsent, self._unsent = self._unsent, b""
         # A connection may be lost in the turn in which it was given a request; uvloop raises where one is written to.
-        if unsent and not self._transport.is_closing():
+        if not unsent or self._transport.is_closing():
+            return
+        if isinstance(unsent, bytes):
             self._transport.write(unsent)
+        else:
+            self._transport.writelines(unsent)
 
     def abort(self, error: BackendError | None = None) -> None:
         """Close at once, unsent bytes included; a reply that has not ended fails with `error`."""

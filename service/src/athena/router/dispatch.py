@@ -231,22 +231,25 @@ class Dispatcher:
             upstream = self._upstream.start(
                 target.endpoint_url + rendered.path,
                 rendered.body,
+                rest=rendered.rest,
                 fields=identity.field(call.request_id) + (span.fields if span is not None else b""),
                 within=door.first_token_seconds if call.stream else door.whole_seconds,
             )
+            passthrough = rendered.passthrough
+            del rendered  # its body may be a large one of its own
         except BaseException as error:
             if span is not None:
                 span.end(error.kind if isinstance(error, BackendError) else type(error).__name__)
             door.gate.abandoned(self._gates.clock(), self._gates.clock())
             raise
-        whole = rendered.passthrough and not call.stream
+        whole = passthrough and not call.stream
         attempt = Attempt(call, door, others, upstream, self._books, whole=whole, span=span)
         try:
             if not upstream.headed:
                 await upstream.head()
             if upstream.status != OK:
                 await _fail(engine, upstream)
-            reply = self._open_reply(call, attempt, upstream, engine.dialect, passthrough=rendered.passthrough)
+            reply = self._open_reply(call, attempt, upstream, engine.dialect, passthrough=passthrough)
             await reply.begin()
         except BackendError as error:
             upstream.close()

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from athena.outbox import Outbox
+from athena.router.body import Request, request_of
 from athena.router.connection import Connection
 from athena.router.errors import BackendError, FailureKind
 from athena.router.upstream_reply import UpstreamReply
@@ -196,15 +197,17 @@ class UpstreamClient:
         """Return the whole answer to a POST of JSON, whatever its status; the whole of it has `within` seconds."""
         return await self._whole(self._start(_POST, url, body, _fields(headers), within))
 
-    def start(self, url: str, body: bytes, *, fields: bytes = b"", within: float) -> UpstreamReply:
+    def start(
+        self, url: str, body: bytes, *, fields: bytes = b"", rest: memoryview | None = None, within: float
+    ) -> UpstreamReply:
         """POST JSON and return its answer before any of it is there: sent at once where a connection is kept.
 
-        `fields` are further header lines, each with its CRLF.
+        `fields` are further header lines, each with its CRLF; `rest` follows `body`.
 
         `within` seconds from now the answer breaks off with BackendError(TIMEOUT), unless `set_idle_limit` of the
         reply is called before. Whatever goes wrong is raised by the reply's methods, a bad URL at once.
         """
-        return self._start(_POST, url, body, fields, within)
+        return self._start(_POST, url, body, fields, within, rest=rest)
 
     def start_change(self, url: str, body: bytes, *, delete: bool, fields: bytes = b"", within: float) -> UpstreamReply:
         """As `start`, by POST or DELETE, for what is not to be sent a second time: over a connection that is new."""
@@ -233,16 +236,23 @@ class UpstreamClient:
         return Reply(status=reply.status, headers=reply.headers, body=body)
 
     def _start(
-        self, method: bytes, url: str, body: bytes, fields: bytes, within: float, *, afresh: bool = False
+        self,
+        method: bytes,
+        url: str,
+        body: bytes,
+        fields: bytes,
+        within: float,
+        *,
+        rest: memoryview | None = None,
+        afresh: bool = False,
     ) -> UpstreamReply:
         if self.closed:
             raise BackendError(FailureKind.REFUSED, "the client is closed")
         place = self._places.get(url) or self._find(url)
         if method is _GET:
-            request = b"%b%b\r\n" % (place.get, fields)
+            request: Request = b"%b%b\r\n" % (place.get, fields)
         else:
-            head = place.post if method is _POST else place.delete
-            request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, fields, len(body), body)
+            request = request_of((place.post if method is _POST else place.delete) + fields, body, rest)
         reply = UpstreamReply(self.loop, place.origin, request)
         reply.set_deadline(within)
         self.limited.add(reply)

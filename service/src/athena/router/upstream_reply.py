@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from athena.router.body import Request
 from athena.router.errors import BackendError, FailureKind
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class UpstreamReply:
     """The answer to one request. Whoever holds it calls `close()` or `release()` at last.
 
     A connection whose reply was read to its end has gone back to the pool by itself. `deadline` and `idle_seconds` are
-    looked at by the client's clock. `begun` says that a byte has come, `headed` that `status` and headers are there;
-    `first_heard_at` and `heard_at` when `progressed()` first and last saw that bytes of the body had come, 0 if never.
+    looked at by the client's clock. `request` is kept while it may have to be sent once more. `begun` says that a byte
+    has come, `headed` that `status` and headers are there; `first_heard_at` and `heard_at` when `progressed()` first
+    and last saw that bytes of the body had come, 0 if never.
     """
 
     __slots__ = (
@@ -70,7 +72,7 @@ class UpstreamReply:
         "status",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin, request: bytes) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin, request: Request) -> None:
         self.status = 0
         self.begun = False
         self.headed = False
@@ -245,8 +247,11 @@ class UpstreamReply:
 
     def sent(self, connection: "Connection") -> None:
         self._connection = connection
+        if self.fresh:
+            self.request = b""
 
     def finish_head(self, status: int) -> None:
+        self.request = b""
         if status < OK:  # an interim answer; the real one follows
             self.raw_headers.clear()
             return
@@ -299,6 +304,7 @@ class UpstreamReply:
             return
         self._error = error
         self._broken = True
+        self.request = b""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()

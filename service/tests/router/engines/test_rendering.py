@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from athena.router.body import LARGE
 from athena.router.call import Call
 from athena.router.engines import ENGINES, Rendered
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
@@ -200,6 +201,19 @@ def test_fields_of_a_passed_through_body_keep_the_callers_spelling() -> None:
     body = render(BackendType.OPENAI, openai(text)).body
     assert b"1.50e3" in body
     assert b'{"a": "\\u00e9"}' in body
+
+
+@pytest.mark.parametrize(
+    ("engine", "dialect"), [(BackendType.OPENAI, Dialect.OPENAI), (BackendType.OLLAMA, Dialect.OLLAMA)]
+)
+def test_a_large_body_that_gets_defaults_is_not_copied(engine: BackendType, dialect: Dialect) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * LARGE}]}).encode()
+    rendered = render(engine, call(dialect, Operation.CHAT, body))
+    assert rendered.rest is not None
+    assert rendered.rest.obj is body
+    whole = json.loads(rendered.body + rendered.rest)
+    assert "temperature" in (whole if dialect is Dialect.OPENAI else whole["options"])
+    assert whole["messages"] == json.loads(body)["messages"]
 
 
 @pytest.mark.parametrize("engine", [BackendType.OLLAMA, BackendType.OPENAI])

@@ -11,12 +11,14 @@ from athena.router.types import Backend, BackendType, Dialect
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
     """A POST to an engine. With `passthrough` its reply goes to the caller as it is; otherwise the reply is a stream of
-    the engine's dialect, whatever the caller wanted, to be read into events.
+    the engine's dialect, whatever the caller wanted, to be read into events. `rest` follows `body` where that is only
+    the beginning of the caller's own.
     """
 
     path: str
     body: bytes
     passthrough: bool
+    rest: memoryview | None = None
 
 
 class Engine(Protocol):

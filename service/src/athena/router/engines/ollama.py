@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from athena.router.body import Body
 from athena.router.call import Call
 from athena.router.dialects import codec
 from athena.router.dialects.decoding import decode, raw_fields
@@ -47,7 +48,8 @@ class OllamaEngine:
         if call.operation is Operation.EMBED:
             return _embed(call, path)
         if call.dialect is Dialect.OLLAMA:
-            return Rendered(path=path, body=_with_default_options(call.body, backend), passthrough=True)
+            passed, rest = _with_default_options(call.body, backend)
+            return Rendered(path=path, body=passed, rest=rest, passthrough=True)
         request = rendering.with_choice(call.request)
         known = _TAKEN[request.operation]
         if call.dialect is Dialect.OPENAI and call.operation is Operation.CHAT and tells_likelihood(request):
@@ -92,7 +94,7 @@ def _with_defaults(request: Request, backend: Backend) -> Request:
     return msgspec.structs.replace(filled, sampling=sampling)
 
 
-def _with_default_options(body: bytes, backend: Backend) -> bytes:
+def _with_default_options(body: bytes, backend: Backend) -> Body:
     """Put the backend's defaults where the caller said nothing; the body stays as it is where it said all."""
     said = decode(_SAID, body).options
     defaults: dict[str, Any] = {"temperature": backend.temperature_default, "num_predict": backend.max_tokens}
@@ -101,5 +103,5 @@ def _with_default_options(body: bytes, backend: Backend) -> bytes:
     options: dict[str, Any] = dict(said or {})
     missing = {name: value for name, value in defaults.items() if bytes(options.get(name, b"null")) == b"null"}
     if not missing:
-        return body
-    return msgspec.json.encode({**raw_fields(body), "options": options | missing})
+        return body, None
+    return msgspec.json.encode({**raw_fields(body), "options": options | missing}), None

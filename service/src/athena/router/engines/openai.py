@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import msgspec
 
+from athena.router.body import Body
 from athena.router.call import Call
 from athena.router.dialects import codec, openai_requests
 from athena.router.dialects.decoding import ABSENT, raw_fields
@@ -39,8 +40,8 @@ class OpenAIEngine:
         path = _PATHS[call.operation]
         if call.dialect is Dialect.OPENAI:
             embeds = call.operation is Operation.EMBED
-            body = call.body if embeds else _with_defaults(call, backend)
-            return Rendered(path=path, body=body, passthrough=True)
+            passed, rest = (call.body, None) if embeds else _with_defaults(call, backend)
+            return Rendered(path=path, body=passed, rest=rest, passthrough=True)
         request = call.request
         if call.operation is Operation.EMBED:
             rendering.refuse_ignored(request, "an OpenAI-compatible server", known=("dimensions", "user"))
@@ -71,7 +72,7 @@ def _adapt(request: Request) -> Request:
     return msgspec.structs.replace(request, extra=extra)
 
 
-def _with_defaults(call: Call, backend: Backend) -> bytes:
+def _with_defaults(call: Call, backend: Backend) -> Body:
     """Put the backend's defaults before the caller's fields; a null of the caller's after them would take them back."""
     body, head = call.body, call.head
     if head.temperature is ABSENT and head.max_tokens is ABSENT and head.max_completion_tokens is ABSENT:
@@ -83,5 +84,5 @@ def _with_defaults(call: Call, backend: Backend) -> bytes:
     if said.max_tokens is None and said.max_completion_tokens is None:
         defaults["max_tokens"] = backend.max_tokens
     if defaults and b"null" in body:
-        return msgspec.json.encode({**raw_fields(body), **defaults})
+        return msgspec.json.encode({**raw_fields(body), **defaults}), None
     return rendering.splice(body, defaults)

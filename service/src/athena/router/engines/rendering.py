@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from athena.router.body import Body, with_beginning
 from athena.router.dialects.decoding import BAD_JSON
 from athena.router.dialects.openai_replies import error_message
 from athena.router.errors import BackendError, FailureKind, RequestRejectedError
@@ -136,12 +137,12 @@ def unsuitable(detail: str, *, field: str | None = None) -> BackendError:
     return BackendError(FailureKind.UNSUITABLE, detail, field=field)
 
 
-def splice(body: bytes, fields: dict[str, Any]) -> bytes:
+def splice(body: bytes, fields: dict[str, Any]) -> Body:
     """Return the JSON object `body`, which has at least one field, with these put before its first."""
     if not fields:
-        return body
+        return body, None
     brace = body.index(b"{") + 1
-    return body[:brace] + _encode(fields)[1:-1] + b"," + body[brace:]
+    return with_beginning(body, brace, body[:brace] + _encode(fields)[1:-1] + b",")
 
 
 def failure(status: int, body: bytes) -> BackendError | None:
