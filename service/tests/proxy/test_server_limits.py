@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from athena.proxy.server.limits import Limits, connections_for, raise_file_limit
+from athena.proxy.server.limits import Limits, connections_for, memory_limit, raise_file_limit, room_for_bodies
 from tests.proxy.plain import Line, Plain, get, plain_server, post, until
 from tests.support.prompt_server import Serving
 
@@ -216,6 +216,50 @@ def test_large_bodies_of_all_callers_together_hold_no_more_than_they_may() -> No
             until(lambda: serving.server.held == len(body) - 1)
         until(lambda: serving.server.held == 0)
         assert serving.server.refused == {"out_of_room": 1}
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("workers", "memory", "room"),
+    [
+        (1, None, 256 * MIB),
+        (4, None, 64 * MIB),
+        (1, 512 * MIB, 64 * MIB),
+        (2, 1024 * MIB, 64 * MIB),
+        (8, 512 * MIB, Limits().body_bytes),
+    ],
+)
+def test_what_all_bodies_may_hold_follows_the_memory_and_always_lets_the_largest_in(
+    workers: int, memory: int | None, room: int
+) -> None:
+    assert room_for_bodies(workers, memory) == room
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "536870912\n"}, 512 * MIB),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/a.slice/b.service\n", {"a.slice/memory.max": "1048576\n", "a.slice/b.service/memory.max": "max\n"}, MIB),
+        ("0::/a.slice/b.service\n", {"a.slice/memory.max": "max\n", "a.slice/b.service/memory.max": "1048576\n"}, MIB),
+        ("4:cpu,cpuacct:/x\n3:memory:/docker/c\n", {"memory/memory.limit_in_bytes": "536870912\n"}, 512 * MIB),
+        ("3:memory:/docker/c\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("0::/\n", {}, None),
+        (None, {}, None),
+    ],
+    ids=["v2", "v2-none", "v2-above", "v2-own", "v1-container", "v1-none", "root", "macos"],
+)
+def test_the_memory_that_a_process_may_take_is_the_least_of_its_groups(
+    tmp_path: Path, membership: str | None, files: dict[str, str], limit: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    if membership is not None:
+        (tmp_path / "membership").write_text(membership)
+    assert memory_limit(tmp_path / "membership", tmp_path / "cgroup") == limit
 
 
 def test_whoever_fills_the_room_for_bodies_keeps_nobody_out_of_it() -> None:

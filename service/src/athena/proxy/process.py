@@ -8,7 +8,7 @@ from athena.ending import Ending
 from athena.observability import logs
 from athena.observability.sharing import SharedMetrics
 from athena.proxy.app import create_app
-from athena.proxy.server.limits import Limits, raise_file_limit
+from athena.proxy.server.limits import Limits, memory_limit, raise_file_limit, room_for_bodies
 from athena.proxy.server.run import run
 from athena.proxy.server.workers import Lifeline, Workers
 from athena.router.board import Board
@@ -18,8 +18,9 @@ from athena.settings import ProxySettings
 def serve(settings: ProxySettings, listener: socket.socket, *, ending: Ending, workers: int) -> bool:
     """Serve on a bound socket until a signal; False says that the workers could not be started."""
     raise_file_limit()
+    limits = Limits(all_body_bytes=room_for_bodies(workers, memory_limit()))
     if workers == 1:
-        run(create_app(settings), [listener], Limits(), ending=ending)
+        run(create_app(settings), [listener], limits, ending=ending)
         return True
     board = Board(workers)
     with TemporaryDirectory(prefix="athena-proxy-") as folder:
@@ -29,7 +30,7 @@ def serve(settings: ProxySettings, listener: socket.socket, *, ending: Ending, w
             shared = SharedMetrics(Path(folder), index, workers)
             try:
                 proxy = create_app(settings, board=board, shared=shared)
-                run(proxy, [listener], Limits(), ending=ending, lifeline=lifeline)
+                run(proxy, [listener], limits, ending=ending, lifeline=lifeline)
             finally:
                 logs.flush()
 

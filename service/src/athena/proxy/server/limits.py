@@ -1,12 +1,20 @@
 """What callers may cost the server, and the number of files that it may have open."""
 
 import resource
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
 _MOST_FILES = 1 << 20  # a hard limit may be "infinite"; macOS refuses that, and nobody needs it
 _MACOS_MOST_FILES = 10_240
 _DAY = 86_400.0
+_MOST_OF_ALL_BODIES: Final = 256 * 1024 * 1024  # where nothing limits the memory
+# A body that is passed on is held once. One that is translated is held as it came and as it goes, and its text between
+# them, at up to 4 bytes for each of the body's: six times in all. The rest is for the process itself.
+_SHARE_OF_MEMORY: Final = 8
+_UNLIMITED: Final = 1 << 60  # bytes; cgroup v1 says "none" by a number near 2**63
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     headers: int = 100
     head_seconds: float = 15.0
     body_bytes: int = 32 * 1024 * 1024
-    all_body_bytes: int = 256 * 1024 * 1024
+    all_body_bytes: int = _MOST_OF_ALL_BODIES
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
     unread_seconds: float = 20.0
@@ -35,6 +43,39 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """How often to look for what is overdue: rarely, but often enough for the shortest of the limits."""
         shortest = min(self.head_seconds, self.body_seconds, self.idle_seconds, self.unread_seconds, _DAY)
         return min(0.5, max(0.02, shortest / 8))
+
+
+def room_for_bodies(workers: int, memory: int | None) -> int:
+    """Return what the large bodies of each of some workers may hold together, in bytes; always enough for one of them.
+
+    `memory` is what all workers may take together; None where nothing limits that.
+    """
+    of_all = memory // _SHARE_OF_MEMORY if memory is not None else _MOST_OF_ALL_BODIES
+    return max(of_all // workers, Limits().body_bytes)
+
+
+def memory_limit(membership: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return how many bytes of memory this process's control group may take, with those around it; None for no limit.
+
+    Of cgroup v2 it is the least `memory.max`, of v1 the least `memory.limit_in_bytes`. Within a container the paths
+    of the host lead nowhere, and what is mounted is the container's own group.
+    """
+    limits: list[int] = []
+    with suppress(OSError):  # there are none on macOS
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                root, name = mounted, "memory.max"
+            elif "memory" in controllers.split(","):
+                root, name = mounted / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            group = Path(path.lstrip("/"))
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # it is not there, or "max"
+                    limits.append(int((root / folder / name).read_text()))
+    least = min(limits, default=_UNLIMITED)
+    return least if least < _UNLIMITED else None
 
 
 def raise_file_limit() -> int:
