@@ -20,11 +20,11 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path)
 
 
-def restore(environment: Environment, refused: str = "nothing", **instead: Tasks) -> Ended:
-    """Restore a backup, with a program that refuses one of `make` and `restore`."""
+def restore(environment: Environment, refused: str = "nothing", made: dict[str, str] = MADE, **instead: Tasks) -> Ended:
+    """Restore a backup, with a program that refuses one of `make` and `restore`, or has `made` something else."""
     program = environment.folder / "athena-backup"
     answers = "".join(
-        f"{name}) echo '{json.dumps(said)}' ;; " for name, said in (("make", MADE), ("restore", RESTORED))
+        f"{name}) echo '{json.dumps(said)}' ;; " for name, said in (("make", made), ("restore", RESTORED))
     )
     program.write_text(
         f'#!/bin/sh\ncase $1 in {refused}) echo "it is damaged" >&2; exit 1 ;; {answers} *) exit 1 ;; esac\n'
@@ -48,9 +48,27 @@ def test_it_is_recorded_with_its_steps_and_with_what_was_there_before(environmen
     told = ended.last
     assert (told["id"], told["action"], told["outcome"], told["restores"]) == ("r2", "restore", "in force", "r1")
     assert [step["step"] for step in told["steps"] if "done" in step] == ["backup", "swap", "schema", "proof"]
-    assert told["restored"] == {"backup": "athena-1", "previous": "athena_before_1", "made_before": "athena-2"}
+    assert told["restored"] == {
+        "backup": "athena-1",
+        "previous": "athena_before_1",
+        "made_before": "athena-2",
+        "not_backed_up": "",
+    }
     assert (told["schema_before"], told["backup"]) == ("a", None)
     assert environment.in_force() == CONTENT
+
+
+def test_a_database_that_cannot_be_backed_up_is_replaced_all_the_same_and_that_is_told(
+    environment: Environment,
+) -> None:
+    ended = restore(environment, made={"id": "", "why": "pg_dump failed: invalid page"})
+    assert (ended.verdict, ended.locked) == (0, False)
+    assert "Nothing of the database before could be backed up (pg_dump failed: invalid page)" in ended.said
+    assert "What was there before is the database athena_before_1 on that host, until somebody drops it." in ended.said
+    assert (ended.last["restored"]["made_before"], ended.last["restored"]["not_backed_up"]) == (
+        "",
+        "pg_dump failed: invalid page",
+    )
 
 
 def test_where_the_backup_is_refused_nothing_was_changed_and_the_lock_is_free(environment: Environment) -> None:

@@ -64,6 +64,10 @@ class RefusedError(Exception):
     """Something that was asked for cannot be done; the message says why, and what to do."""
 
 
+class NoRoomError(RefusedError):
+    """A disk would be full."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the deployment wrote to the settings file."""
@@ -173,9 +177,20 @@ class Backups:
         return [lack for folder in folders.values() if (lack := lack_of_space(folder, max(sizes), self._settings))]
 
     def make_before(self, wanted: str) -> dict[str, Any]:
-        """Make a backup before another is restored, which stays however old; nothing where there is no database."""
+        """Make a backup before another is restored, which stays however old; nothing where there is no database.
+
+        Nor where the database cannot be read: to be replaced is what it waits for, and it stays under another name.
+        `why` says so then. A disk without room is refused: that can be mended first.
+        """
         found = self.find(wanted)
-        return self.make(spared=found.id) if self._is_there() else {"id": ""}
+        if not self._is_there():
+            return {"id": ""}
+        try:
+            return self.make(spared=found.id)
+        except NoRoomError:
+            raise
+        except (RefusedError, psycopg2.Error) as error:
+            return {"id": "", "why": " ".join(str(error).split()).rstrip(".;")}
 
     def _is_there(self) -> bool:
         with connection(self._settings, "postgres") as server:
@@ -474,7 +489,7 @@ def figures(proven: Manifest) -> str:
 def need_space(folder: Path, size: int, settings: Settings) -> None:
     """Refuse what would fill a disk."""
     if lack := lack_of_space(folder, size, settings):
-        raise RefusedError(lack)
+        raise NoRoomError(lack)
 
 
 def lack_of_space(folder: Path, size: int, settings: Settings) -> str:
