@@ -178,6 +178,44 @@ def test_a_restoration_is_recorded_though_the_release_is_the_same_and_is_none_to
     assert do("close", outcome="in force", verdict=0, content={"n": 2})["recorded"] is None
 
 
+def killed_restoration(do: Operation, tmp_path: Path) -> None:
+    """Have a release in force, and a restoration that was killed once its backup was in place."""
+    opened(do)
+    do("close", outcome="in force", verdict=0, content={"n": 1})
+    opened(do, "restore")
+    record = {"restored": {"backup": "b1", "previous": "athena_before_1", "made_before": "b2"}}
+    do("step", step="schema", record=record, content={"n": 1}, message="schema")
+    killed(tmp_path)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "killed once more"])
+def test_a_restoration_that_a_deployment_goes_on_with_is_in_the_ledger_though_the_release_is_the_same(
+    do: Operation, tmp_path: Path, again: bool
+) -> None:
+    killed_restoration(do, tmp_path)
+    if again:
+        opened(do, go_on=True)
+        killed(tmp_path)
+    opened(do, go_on=True)
+    record = {"schema_before": "a"}
+    assert do("close", outcome="in force", verdict=0, content={"n": 1}, record=record)["recorded"] == "r2"
+    told = entry(tmp_path, "r2")
+    assert told["restored"] == {"backup": "b1", "previous": "athena_before_1", "made_before": "b2"}
+    assert (told["restores"], told["schema_before"], told["took_over"][0]["action"]) == ("r1", "a", "restore")
+    opened(do)
+    assert do("close", outcome="in force", verdict=0, content={"n": 1}, record=record)["recorded"] is None
+
+
+def test_a_restoration_whose_lock_was_removed_is_in_the_ledger_and_what_does_not_mend_it_tells_it_no_second_time(
+    do: Operation, tmp_path: Path
+) -> None:
+    killed_restoration(do, tmp_path)
+    assert do("unlock")["recorded"] == "r2"
+    assert entry(tmp_path, "r2")["restored"]["previous"] == "athena_before_1"
+    opened(do, "scale")
+    assert do("close", outcome="in force", verdict=0, content={"n": 1})["recorded"] is None
+
+
 def test_services_that_were_removed_are_told_until_a_run_has_them_again_and_the_release_stays_what_it_was(
     do: Operation, tmp_path: Path
 ) -> None:

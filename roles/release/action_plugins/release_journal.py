@@ -173,8 +173,8 @@ class ActionModule(ActionBase):
         """Write the ledger's entry, unless the release in force has the same content, and let go of the lock.
 
         Where it mends what a run left that stopped and whose lock was removed, there is one in any case: it says that
-        nothing is half done. So is there where the services were removed, which are there again, and of a restoration.
-        `restores` then names the release that is in force as before.
+        nothing is half done. So is there where the services were removed, which are there again, and of a restoration,
+        also of one that was killed and gone on from. `restores` then names the release that is in force as before.
         """
         journal = self._journal()
         if journal is None or self._play_context.check_mode:
@@ -304,7 +304,7 @@ class ActionModule(ActionBase):
         is_another = not is_in_force or active is None or active["content"] != of_this_run["content"]
         stopped = runs.stopped(releases)
         mends = stopped and runs.mends(journal["action"], stopped)
-        is_told = journal["action"] in runs.ALWAYS_TOLD or runs.describe_removed(releases) != ""
+        is_told = runs.is_always_told(journal) or runs.describe_removed(releases) != ""
         if not (is_another or mends or is_told):
             return None
         again = said.get("restores") or (None if is_another or not active else active["restores"] or active["id"])

@@ -50,6 +50,14 @@ def with_taken_over(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [*(run.get("took_over") or []), run]
 
 
+def is_always_told(run: dict[str, Any]) -> bool:
+    """Return whether there is something to tell of a run beside its content: its own, or of one that it took over.
+
+    Of those taken over the ones with an id are in the ledger already.
+    """
+    return any(one["action"] in ALWAYS_TOLD for one in with_taken_over(run) if not one.get("id"))
+
+
 def attempt_of(run: dict[str, Any]) -> dict[str, Any]:
     """Return what a run was to bring about, and its record: from before its way back, which makes others of both."""
     attempted: dict[str, Any] = run.get("attempted") or {}
@@ -192,8 +200,12 @@ def not_in_force(taken_over: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def first_recorded(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the first of several runs recorded: what one that went on saw, others had changed already."""
-    return {key: next((run[key] for run in records if run.get(key)), value) for key, value in records[-1].items()}
+    """Return what the first of several runs recorded: what one that went on saw, others had changed already.
+
+    What only one of them records, as a restoration does the database before, is kept.
+    """
+    last = {**dict.fromkeys(key for record in records for key in record), **records[-1]}
+    return {key: next((run[key] for run in records if run.get(key)), value) for key, value in last.items()}
 
 
 def active(releases: list[dict[str, Any]]) -> dict[str, Any] | None:
