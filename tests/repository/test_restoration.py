@@ -20,14 +20,20 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path)
 
 
-def restore(environment: Environment, refused: str = "nothing", made: dict[str, str] = MADE, **instead: Tasks) -> Ended:
-    """Restore a backup, with a program that refuses one of `make` and `restore`, or has `made` something else."""
+def restore(
+    environment: Environment,
+    refused: str = "nothing",
+    code: int = 1,
+    made: dict[str, str] = MADE,
+    **instead: Tasks,
+) -> Ended:
+    """Restore a backup, with a program that ends one of `make` and `restore` with a code, or `made` something else."""
     program = environment.folder / "athena-backup"
     answers = "".join(
         f"{name}) echo '{json.dumps(said)}' ;; " for name, said in (("make", made), ("restore", RESTORED))
     )
     program.write_text(
-        f'#!/bin/sh\ncase $1 in {refused}) echo "it is damaged" >&2; exit 1 ;; {answers} *) exit 1 ;; esac\n'
+        f'#!/bin/sh\ncase $1 in {refused}) echo "it is damaged" >&2; exit {code} ;; {answers} *) exit 1 ;; esac\n'
     )
     program.chmod(0o755)
     plays = yaml.safe_load((ROOT / "playbooks" / "restore.yml").read_text())
@@ -83,3 +89,28 @@ def test_what_fails_after_the_swap_is_told_with_the_step_in_which_it_stopped(env
     journal = json.loads((environment.state / "lock" / "journal.json").read_text())
     assert [step["step"] for step in journal["steps"]] == ["backup", "swap", "schema"]
     assert journal["content"] == CONTENT
+    assert journal["record"]["restored"]["previous"] == "athena_before_1"
+    assert "of a test. The backup athena-1 is in the place of the database." in ended.said
+    assert (
+        "is the database athena_before_1 on that host, until somebody drops it, and the backup athena-2." in ended.said
+    )
+    assert "./deploy.sh ENVIRONMENT deploy --go-on" in ended.said
+
+
+@pytest.mark.parametrize("code", [4, 137], ids=["its word", "its death"])
+def test_where_nobody_knows_which_database_is_in_place_the_lock_stays_and_has_what_is_known(
+    environment: Environment, code: int
+) -> None:
+    ended = restore(environment, refused="restore", code=code)
+    assert (ended.verdict, ended.last["id"], ended.locked) == (4, "r1", True)
+    assert "The database is as it was" not in ended.said
+    assert "it is damaged. Whether the backup athena-1 is in the place of the database is not known." in ended.said
+    assert "The backup athena-2 has what was there before." in ended.said
+    journal = json.loads((environment.state / "lock" / "journal.json").read_text())
+    assert [step["step"] for step in journal["steps"]] == ["backup", "swap"]
+    assert journal["record"]["restored"] == {
+        "backup": "athena-1",
+        "previous": None,
+        "made_before": "athena-2",
+        "not_backed_up": "",
+    }
