@@ -7,7 +7,8 @@ usage: athena-backup make | make before ID | list | since ID | verify ID | keep 
 Runs as the system user postgres on the database host. A backup is two files: ID.dump, of pg_dump's own format, and
 ID.json, its manifest, which is written last: a dump without one is not a backup. The manifest says what every table
 held in the very snapshot that was dumped, so that a restored database can be compared with it, not with the live one.
-Answers are JSON; a refusal is a sentence on standard error and exit code 1, and then nothing was changed.
+Answers are JSON; a refusal is a sentence on standard error and exit code 1, and then nothing was changed. Exit code 4:
+the server went away while a restoration renamed the databases, and whether it did, nobody can tell.
 """
 
 import fcntl
@@ -31,6 +32,7 @@ from psycopg2 import sql
 SETTINGS_FILE = Path("/etc/athena-backup.json")
 LOCK_SECONDS = 600
 PART = ".part"
+NOT_KNOWN = 4  # exit code
 # Rows are compared as text, which must not depend on anybody's settings.
 SESSION = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"
 TABLES = """
@@ -62,6 +64,10 @@ END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHE
 
 class RefusedError(Exception):
     """Something that was asked for cannot be done; the message says why, and what to do."""
+
+
+class NotKnownError(Exception):
+    """The server went away while databases were renamed; the message says what may be so, and what to do."""
 
 
 class NoRoomError(RefusedError):
@@ -156,12 +162,10 @@ class Backups:
     def open_again(self) -> None:
         """Let the database, and those before it, be entered again where a restoration was cut off in its swap."""
         database = self._settings.database
-        with connection(self._settings, "postgres") as server:
-            server.autocommit = True
-            cursor = server.cursor()
+        with self._server() as cursor:
             cursor.execute(CLOSED, (database, f"{database}_before_"))
             for (closed,) in cursor.fetchall():
-                command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", closed)
+                self._open(cursor, closed)
                 print(f"{closed} let nobody in, since a restoration that was cut off; it does again", file=sys.stderr)
 
     def room(self) -> list[str]:
@@ -190,13 +194,11 @@ class Backups:
         except NoRoomError:
             raise
         except (RefusedError, psycopg2.Error) as error:
-            return {"id": "", "why": " ".join(str(error).split()).rstrip(".;")}
+            return {"id": "", "why": one_line(error)}
 
     def _is_there(self) -> bool:
-        with connection(self._settings, "postgres") as server:
-            cursor = server.cursor()
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (self._settings.database,))
-            return bool(cursor.rowcount)
+        with self._server() as cursor:
+            return oid(cursor, self._settings.database) is not None
 
     def make(self, spared: str = "") -> dict[str, Any]:
         """Dump the database, and write down what it held in the same snapshot."""
@@ -308,7 +310,10 @@ class Backups:
         return {**self._described(manifest), "changed": not manifest.kept}
 
     def restore(self, wanted: str) -> dict[str, Any]:
-        """Put a backup in the place of the live database, which stays under another name."""
+        """Put a backup in the place of the live database, which stays under another name.
+
+        Once they are renamed nothing is refused any more. Raises NotKnownError where that cannot be told.
+        """
         manifest = self.find(wanted)
         with self._restored(manifest) as scratch:
             previous = f"{self._settings.database}_before_{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
@@ -319,9 +324,7 @@ class Backups:
     def _restored(self, manifest: Manifest) -> Iterator[str]:
         """Have the backup restored and compared in a database of its own, which is dropped unless it was renamed."""
         scratch = f"{self._settings.database}_scratch"
-        with connection(self._settings, "postgres") as server:
-            server.autocommit = True
-            cursor = server.cursor()
+        with self._server() as cursor:
             folder = Path(one_row(cursor, "SELECT current_setting('data_directory') AS path")["path"])
             need_space(folder, manifest.properties["bytes"], self._settings)
             drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(scratch))
@@ -334,34 +337,70 @@ class Backups:
                     compare(manifest, contents(restored.cursor()))
                 yield scratch
             finally:
-                cursor.execute(drop)
+                try:
+                    cursor.execute(drop)
+                except psycopg2.Error as error:  # what was done is done; it goes with the next proof
+                    print(f"{scratch} was not dropped: {one_line(error)}", file=sys.stderr)
+
+    @contextmanager
+    def _server(self) -> Iterator[Any]:
+        """Have a cursor for statements about databases, each a transaction of its own."""
+        with connection(self._settings, "postgres") as server:
+            server.autocommit = True
+            yield server.cursor()
+
+    @staticmethod
+    def _open(cursor: Any, database: str) -> None:
+        command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", database)
 
     def _swap(self, scratch: str, previous: str, manifest: Manifest) -> bool:
         """Rename the live database away and the scratch one to its name; return whether there was a live one."""
         live = self._settings.database
-        with connection(self._settings, "postgres") as server:
-            server.autocommit = True
-            cursor = server.cursor()
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (live,))
-            exists = bool(cursor.rowcount)
+        failure: BaseException | None = None
+        with self._server() as cursor:
+            exists, restored = oid(cursor, live) is not None, oid(cursor, scratch)
             grant(cursor, scratch, manifest)
             try:
+                self._rename(cursor, scratch, previous if exists else "")
+            except (psycopg2.Error, KeyboardInterrupt) as error:
+                failure = error  # which may have come when all was done
+        try:
+            with self._server() as cursor:
+                is_done = oid(cursor, live) == restored
                 if exists:
-                    command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS false", live)
-                    cursor.execute(END_SESSIONS, (live,))
-                cursor.execute("BEGIN")
-                if exists:
-                    command(cursor, "ALTER DATABASE {} RENAME TO {}", live, previous)
-                command(cursor, "ALTER DATABASE {} RENAME TO {}", scratch, live)
-                cursor.execute("COMMIT")
-            except psycopg2.Error:
-                cursor.execute("ROLLBACK")
-                raise
-            finally:
-                if exists:
-                    cursor.execute("SELECT FROM pg_database WHERE datname = %s", (previous,))
-                    command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS true", previous if cursor.rowcount else live)
+                    self._open(cursor, previous if is_done else live)
+        except psycopg2.Error as error:
+            if failure is not None:
+                raise NotKnownError(self._doubt(failure, previous)) from error
+            is_done = True
+            if exists:
+                told = (
+                    f"The backup is in place. {previous} lets nobody in until the next one is made: {one_line(error)}"
+                )
+                print(told, file=sys.stderr)
+        if failure is not None and not is_done:
+            raise failure
         return exists
+
+    def _rename(self, cursor: Any, scratch: str, previous: str) -> None:
+        """Rename both databases, or neither; without a name for the live one there is none."""
+        live = self._settings.database
+        if previous:
+            command(cursor, "ALTER DATABASE {} ALLOW_CONNECTIONS false", live)
+            cursor.execute(END_SESSIONS, (live,))
+        cursor.execute("BEGIN")
+        if previous:
+            command(cursor, "ALTER DATABASE {} RENAME TO {}", live, previous)
+        command(cursor, "ALTER DATABASE {} RENAME TO {}", scratch, live)
+        cursor.execute("COMMIT")
+
+    def _doubt(self, failure: BaseException, previous: str) -> str:
+        live = self._settings.database
+        return (
+            f"the server went away while the databases were renamed ({one_line(failure)}). If there is a database "
+            f"{previous}, the backup is in place; if not, {live} is as it was, and lets nobody in. "
+            "Restore it again once the server answers."
+        )
 
     def _run(self, program: str, *arguments: str) -> None:
         where = [f"--host={self._settings.socket_dir}", f"--port={self._settings.port}", "--no-password"]
@@ -396,6 +435,13 @@ def one_row(cursor: Any, query: str) -> dict[str, Any]:
     return dict(zip((column.name for column in cursor.description), cursor.fetchone(), strict=True))
 
 
+def oid(cursor: Any, database: str) -> int | None:
+    """Return what a database is known by whatever it is called; None where there is none of that name."""
+    cursor.execute("SELECT oid FROM pg_database WHERE datname = %s", (database,))
+    found = cursor.fetchone()
+    return found[0] if found else None
+
+
 def revision(cursor: Any) -> str | None:
     """Return the revision of the migrations that made the tables; None where none was applied yet."""
     cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
@@ -404,6 +450,11 @@ def revision(cursor: Any) -> str | None:
     cursor.execute("SELECT version_num FROM public.alembic_version")
     row = cursor.fetchone()
     return str(row[0]) if row else None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in a line that goes on."""
+    return " ".join(str(error).split()).rstrip(".;") or type(error).__name__
 
 
 def command(cursor: Any, text: str, *names: str) -> None:
@@ -569,8 +620,9 @@ def main(arguments: list[str]) -> None:
                     answer = backups.restore(wanted)
             case _:
                 sys.exit(__doc__)
-    except (RefusedError, OSError, psycopg2.Error) as error:
-        sys.exit(f"athena-backup: {str(error).strip()}")
+    except (RefusedError, NotKnownError, OSError, psycopg2.Error) as error:
+        print(f"athena-backup: {str(error).strip()}", file=sys.stderr)
+        sys.exit(NOT_KNOWN if isinstance(error, NotKnownError) else 1)
     print(json.dumps(answer, indent=1))
 
 
