@@ -24,6 +24,7 @@ CONTENT: dict[str, Any] = {
     "images": {"service": "an-image", "redis": "redis"},
     "schema": "a",
     "schema_stays_ahead": False,
+    "backends": [{"model_name": "phi3:mini", "backend_type": "mlx", "endpoint_url": "http://192.0.2.31:8080"}],
     "applications": {"admin": {"port": 8080, "files": {CA: "old"}, "egress_to": [OLD_EGRESS, TRACES]}},
     "database_egress": [OLD_EGRESS],
     "secrets": dict.fromkeys(NAMES, 1),
@@ -80,7 +81,7 @@ class Environment:
         first = json.dumps(vault.renewed({}, list(NAMES), {}, []))
         (self.state / "vault.yml").write_bytes(vault._vault(password).encrypt(first))
 
-    def run(self, plays: list[dict[str, Any]], instead: dict[str, Tasks], **variables: str) -> Ended:
+    def run(self, plays: list[dict[str, Any]], instead: dict[str, Tasks], **variables: Any) -> Ended:
         """Run plays with these files of tasks in the place of theirs."""
         copytree(ROOT / "playbooks" / "tasks", self.folder / "tasks", dirs_exist_ok=True)
         for name, tasks in instead.items():

@@ -27,7 +27,10 @@ def restore(
     made: dict[str, str] = MADE,
     **instead: Tasks,
 ) -> Ended:
-    """Restore a backup, with a program that ends one of `make` and `restore` with a code, or `made` something else."""
+    """Restore a backup, with a program that ends one of `make` and `restore` with a code, or `made` something else.
+
+    What is declared to the registry is in the file `declared`.
+    """
     program = environment.folder / "athena-backup"
     answers = "".join(
         f"{name}) echo '{json.dumps(said)}' ;; " for name, said in (("make", made), ("restore", RESTORED))
@@ -35,7 +38,11 @@ def restore(
     program.write_text(
         f'#!/bin/sh\ncase $1 in {refused}) echo "it is damaged" >&2; exit {code} ;; {answers} *) exit 1 ;; esac\n'
     )
-    program.chmod(0o755)
+    registry = environment.folder / "athena"
+    told = {"changed": True, "changes": ["phi3:mini registered"]}
+    registry.write_text(f"#!/bin/sh\ncat >{environment.folder}/declared\necho '{json.dumps(told)}'\n")
+    for file in (program, registry):
+        file.chmod(0o755)
     plays = yaml.safe_load((ROOT / "playbooks" / "restore.yml").read_text())
     left_out = dict.fromkeys(("refuse_unreachable", "tell_release", "prove"), NOTHING)
     return environment.run(
@@ -44,16 +51,26 @@ def restore(
         release_action="restore",
         release_operand=RESTORED["id"],
         backup_program=str(program),
+        registration_runner="host",
+        registration_athena=str(registry),
+        registration_drain_job={},
     )
 
 
 def test_it_is_recorded_with_its_steps_and_with_what_was_there_before(environment: Environment) -> None:
     ended = restore(environment)
-    assert (ended.verdict, ended.locked) == (0, False)
+    assert (ended.verdict, ended.locked) == (0, False), ended.said
     assert "athena-1 is in place" in ended.said
     told = ended.last
     assert (told["id"], told["action"], told["outcome"], told["restores"]) == ("r2", "restore", "in force", "r1")
-    assert [step["step"] for step in told["steps"] if "done" in step] == ["backup", "swap", "schema", "proof"]
+    assert [step["step"] for step in told["steps"] if "done" in step] == [
+        "backup",
+        "swap",
+        "schema",
+        "backends",
+        "proof",
+    ]
+    assert json.loads((environment.folder / "declared").read_text()) == CONTENT["backends"]
     assert told["restored"] == {
         "backup": "athena-1",
         "previous": "athena_before_1",

@@ -1,5 +1,7 @@
 """A backup in the place of a database that was damaged."""
 
+import json
+
 from deployment import Deployment
 
 
@@ -20,9 +22,20 @@ def test_a_backup_is_restored_and_the_release_runs_on_it() -> None:
     assert deployment.who_answers() == "mlx"
     entry = deployment.releases()[-1]
     assert (entry["action"], entry["outcome"], entry["restored"]["backup"]) == ("restore", "in force", made["id"])
-    assert [step["step"] for step in entry["steps"] if "done" in step] == ["backup", "swap", "schema", "proof"]
+    assert [step["step"] for step in entry["steps"] if "done" in step] == [
+        "backup",
+        "swap",
+        "schema",
+        "backends",
+        "proof",
+    ]
     assert entry["restores"] == (before["restores"] or before["id"])
     assert entry["content"]["images"] == before["content"]["images"]
+    first = json.loads(deployment.trial.on("db", "runuser", "-u", "postgres", "--", "athena-backup", "list"))[0]
+    again = deployment.run("restore", first["id"])  # of the first deployment, from before anything was registered
+    assert again.code == 0, again.output
+    assert deployment.sql("select count(*) from llm_backends") == "1"
+    assert deployment.run("status").code == 0
     unknown = deployment.run("restore", "athena-19700101T000000Z")
     assert unknown.code == 1, unknown.output
     assert deployment.told("status")["lock"] == ""
