@@ -195,7 +195,7 @@ class Slot:
         return int(sum(self.of_workers[1]))
 
     def longest_waiting_worker(self) -> int | None:
-        """Return the worker whose first in line has waited longest, or None where nobody waits."""
+        """Return the worker in which somebody has waited longest, whatever its priority, or None where nobody waits."""
         heads = [(head, worker) for worker, head in enumerate(self.of_workers[2]) if head]
         return min(heads)[1] if heads else None
 
