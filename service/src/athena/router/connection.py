@@ -23,6 +23,7 @@ class Connection:
 
     __slots__ = (
         "_body",
+        "_ended",
         "_head_size",
         "_on_idle",
         "_on_lost",
@@ -30,6 +31,7 @@ class Connection:
         "_parser",
         "_paused",
         "_reply",
+        "_reusable",
         "_transport",
         "_unsent",
         "idle_since",
@@ -47,6 +49,8 @@ class Connection:
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
         self._reply: UpstreamReply | None = None
+        self._ended: UpstreamReply | None = None  # by what is being read just now
+        self._reusable = False
         self._body: list[bytes] = []
         self._head_size = 0
         self._paused = False
@@ -112,8 +116,12 @@ class Connection:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.abort(BackendError(FailureKind.MALFORMED, f"not an HTTP reply: {error}"))
+            if self._ended is not None:  # what is wrong came after its end
+                self._end(self._ended)
             return
-        if not reply.headed:
+        if self._ended is not None:
+            self._end(self._ended)
+        elif not reply.headed:
             self._head_size += len(data)
             if self._head_size > HEAD_LIMIT:
                 self.abort(BackendError(FailureKind.MALFORMED, f"a reply head of more than {HEAD_LIMIT} bytes"))
@@ -145,6 +153,10 @@ class Connection:
 
     # httptools' callbacks
 
+    def on_message_begin(self) -> None:
+        if self._reply is None:
+            raise httptools.HttpParserError("a second reply to one request")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         reply = self._reply
         if reply is not None and not reply.headed:  # a trailer is no header
@@ -152,9 +164,8 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         reply = self._reply
-        if reply is None:
-            raise httptools.HttpParserError("a second reply to one request")
-        reply.finish_head(self._parser.get_status_code())
+        if reply is not None:
+            reply.finish_head(self._parser.get_status_code())
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
@@ -168,8 +179,17 @@ class Connection:
         if self._reply is not reply:  # whoever took the bytes found them wrong
             return
         self._reply = None
+        self._ended = reply
+        self._reusable = self._parser.should_keep_alive()  # the parser knows it only here
+
+    def _end(self, reply: UpstreamReply) -> None:
+        """End the reply whose last byte was read, once all of that read was understood.
+
+        Not before: what follows the last byte would be taken for the answer to the next request.
+        """
+        self._ended = None
         transport = self._transport
-        if not self._parser.should_keep_alive() or self._unsent or transport.get_write_buffer_size():
+        if not self._reusable or self._unsent or transport.get_write_buffer_size():
             transport.close()
         elif not transport.is_closing():
             self.resume()
