@@ -106,6 +106,13 @@ class _Origin:
         else:
             self._waiting.append(reply)
 
+    def send_afresh(self, reply: UpstreamReply) -> None:
+        """Send the reply's request over a connection that is made for it, however many are being made, and only once.
+
+        It waits for none: it would be given the first that becomes free, which the engine may be about to close.
+        """
+        self._connect(reply)
+
     def over(self, reply: UpstreamReply) -> None:
         self._client.limited.discard(reply)
         if self._connecting and (task := self._connecting.pop(reply, None)) is not None:
@@ -259,7 +266,7 @@ class UpstreamClient:
         if self._clock is None:
             self._clock = self.loop.call_later(CLOCK_SECONDS, self._look_at_limits)
         if afresh:
-            place.origin.resend(reply)
+            place.origin.send_afresh(reply)
         else:
             place.origin.send(reply)
         return reply

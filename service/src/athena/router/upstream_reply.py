@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 BUFFER_LIMIT: Final = 256 * 1024  # bytes of a body that may wait for their reader before the engine is held back
 BODY_LIMIT = 64 * 1024 * 1024  # bytes of a whole reply
 DRAIN_SECONDS = 1.0  # how long a reply that nobody reads any more may take to end, so that its connection can be kept
+RESEND_SECONDS = 1.0  # within which an engine that was about to close a kept connection has closed it
 OK: Final = 200  # the bare number: before Python 3.12 a member of HTTPStatus costs a call for each look at it
 _BODILESS = (204, 304)
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -58,6 +59,7 @@ class UpstreamReply:
         "_loop",
         "_origin",
         "_push",
+        "_sent_at",
         "_size",
         "_waiter",
         "_waits_for",
@@ -84,6 +86,7 @@ class UpstreamReply:
         self._loop = loop
         self._origin = origin
         self._connection: Connection | None = None
+        self._sent_at = 0.0
         self._chunks: list[bytes] = []
         self._size = 0
         self._whole = False
@@ -247,6 +250,7 @@ class UpstreamReply:
 
     def sent(self, connection: "Connection") -> None:
         self._connection = connection
+        self._sent_at = self._loop.time()
         if self.fresh:
             self.request = b""
 
@@ -293,8 +297,9 @@ class UpstreamReply:
         self._connection = None
         if self.over:
             return
-        if not self.begun and not self.fresh:
-            # The engine had closed a kept connection before it could see the request.
+        if not self.begun and not self.fresh and self._loop.time() - self._sent_at < RESEND_SECONDS:
+            # The engine had closed a kept connection before it could see the request. Had it closed it later, it may
+            # have broken down at the request, and would do so again.
             self._origin.resend(self)
         else:
             self._break(error)
