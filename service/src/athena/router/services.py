@@ -110,7 +110,7 @@ class RouterServices:
         return self.gates.readings()
 
     async def _watch(self, periods: Periods, random: Random, *, judges: bool) -> None:
-        upstream = UpstreamClient(connect_seconds=periods.check_within)
+        upstream = UpstreamClient(connect_seconds=periods.check_within, names=self.upstream.names)
         self._stack.push_async_callback(upstream.aclose)
         asker = Asker(upstream, check_seconds=periods.check_within, generate_seconds=periods.generate_within)
         await self._stack.enter_async_context(Watch(self.gates, asker, periods))

@@ -1,7 +1,6 @@
 """The HTTP/1.1 client that speaks to the engines: keeps connections, and gives every failure its kind."""
 
 import asyncio
-import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from athena.outbox import Outbox
 from athena.router.body import Request, request_of
 from athena.router.connection import Connection
 from athena.router.errors import BackendError, FailureKind
+from athena.router.names import Names
 from athena.router.upstream_reply import UpstreamReply
 
 CONNECT_SECONDS = 2.0  # a host whose packets are dropped costs an attempt this much
@@ -177,14 +177,21 @@ class _Origin:
 class UpstreamClient:
     """One per event loop, made while it runs. Every failure is a BackendError with its kind.
 
-    `verify` is the TLS context; without one the system's authorities are trusted.
+    `verify` is the TLS context; without one the system's authorities are trusted. `names` can be another client's.
     """
 
-    def __init__(self, *, verify: ssl.SSLContext | None = None, connect_seconds: float = CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        names: Names | None = None,
+    ) -> None:
         self.closed = False
         self.connections: set[Connection] = set()
         self.limited: set[UpstreamReply] = set()
         self.loop = asyncio.get_running_loop()
+        self.names = names or Names()
         self._outbox = Outbox(self.loop)
         self._verify = verify
         self._connect_seconds = connect_seconds
@@ -282,21 +289,24 @@ class UpstreamClient:
         limit = self._connect_seconds
         try:
             async with asyncio.timeout(limit):
-                _, protocol = await self.loop.create_connection(
-                    lambda: cast("asyncio.Protocol", Connection(self._outbox, origin.put, origin.forget)),
-                    address.host,
-                    address.port,
-                    ssl=self._tls() if address.tls else None,
-                )
+                connection = await self.names.reach(address.host, lambda host: self._connect_to(host, address, origin))
         except TimeoutError:
             raise BackendError(FailureKind.TIMEOUT, f"no connection within {limit:g} s") from None
-        except socket.gaierror as error:
-            raise BackendError(FailureKind.REFUSED, f"{address.host}: {_plain(error)}") from None
         except OSError as error:
             raise BackendError(FailureKind.REFUSED, _plain(error)) from None
-        connection = cast("Connection", protocol)
         self.connections.add(connection)
         return connection
+
+    async def _connect_to(self, host: str, address: _Address, origin: _Origin) -> Connection:
+        """Connect to one of the addresses of a host."""
+        _, protocol = await self.loop.create_connection(
+            lambda: cast("asyncio.Protocol", Connection(self._outbox, origin.put, origin.forget)),
+            host,
+            address.port,
+            ssl=self._tls() if address.tls else None,
+            server_hostname=address.host if address.tls else None,
+        )
+        return cast("Connection", protocol)
 
     def _tls(self) -> ssl.SSLContext:
         if self._verify is None:
