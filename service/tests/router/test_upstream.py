@@ -350,6 +350,26 @@ async def test_a_released_reply_that_ends_soon_keeps_its_connection(client: Upst
         assert engine.connections == 1
 
 
+async def test_a_receiver_that_releases_the_reply_at_pieces_that_were_there_already_waits_for_no_end(
+    client: UpstreamClient,
+) -> None:
+    async def never_ends(asked: Asked) -> None:
+        await asked.start()
+        await asked.chunk(b"all that matters")
+        await asked.until_left()
+
+    async with StandIn(never_ends) as engine:
+        reply = client.start(engine.url, b"{}", within=10)
+        await reply.head()
+        await until(lambda: bool(reply._chunks), 10)
+
+        def take(data: bytes) -> bool:
+            reply.release()
+            return bool(data)
+
+        await reply.push(take)  # or it raises, once the time of a released reply is over
+
+
 async def test_a_closed_client_refuses_and_leaves_nothing_open() -> None:
     client = UpstreamClient()
     async with StandIn(hang) as engine:

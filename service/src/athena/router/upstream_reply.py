@@ -161,10 +161,10 @@ class UpstreamReply:
         The receiver returns whether the piece brought the reply on: a comment or a part of a line resets no idle limit.
         Raises BackendError where the reply breaks off, and whatever the receiver raises, which breaks it off as well.
         """
-        if self._chunks and receiver(self._take()):
-            self._active = True
         self._push = receiver
         try:
+            if self._chunks and receiver(self._take()):
+                self._active = True
             while not self._ended and self._push is receiver:
                 await self._wait(_END)
         finally:
