@@ -29,6 +29,7 @@ IN_FORCE: dict[str, Any] = {
     "redis": {},
     "backends": [],
     "manifests": "of then",
+    "cluster": "of-a-test",
 }
 TIMES = {"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-01T00:01:00+00:00"}
 ENTRY = {"outcome": "in force", "action": "deploy", "restores": None, "replaces": None, **TIMES}
