@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from tests.proxy.conftest import Run, StartProxy
+from tests.proxy.engines import USAGE
 from tests.proxy.standin import Heard, backend
 
 VECTORS = [[0.5, -0.25], [1.0, 0.0]]
@@ -43,6 +44,19 @@ def test_the_openai_client_gets_the_vectors_in_order(url: str) -> None:
             reply = client.embeddings.create(model="m", input=TEXTS, encoding_format=form)
             assert [vector.embedding for vector in sorted(reply.data, key=lambda v: v.index)] == VECTORS
             assert reply.usage.prompt_tokens == 4
+        assert client.embeddings.create(model="m", input="Once").data[0].embedding == VECTORS[0]
+
+
+def test_vectors_in_base64_are_passed_on_as_an_engine_writes_them(stand_in: Run, proxy_for: StartProxy) -> None:
+    """The official client asks for them unless it is told otherwise."""
+
+    async def writes_base64(heard: Heard) -> None:
+        assert heard.json["encoding_format"] == "base64"
+        data = [{"object": "embedding", "index": 0, "embedding": "AAAAPwAAgL4="}]
+        await heard.answer(json.dumps({"object": "list", "data": data, "model": "x", "usage": USAGE}).encode())
+
+    url = proxy_for(backend("m", "openai", stand_in(writes_base64).url))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
         assert client.embeddings.create(model="m", input="Once").data[0].embedding == VECTORS[0]
 
 

@@ -74,7 +74,9 @@ class _Counted(msgspec.Struct):
 
 
 class _Vector(msgspec.Struct):
-    embedding: list[float]
+    """`embedding` is text where a caller of OpenAI's API asked for base64: of 32-bit floats, so four signs at least."""
+
+    embedding: list[float] | Annotated[str, msgspec.Meta(min_length=4)]
     index: int = 0
 
 
@@ -89,7 +91,7 @@ class _Reply(msgspec.Struct):
 
     def vectors(self) -> list[list[float]]:
         if self.data is not None:
-            return [vector.embedding for vector in sorted(self.data, key=lambda vector: vector.index)]
+            return [_numbers(vector.embedding) for vector in sorted(self.data, key=lambda vector: vector.index)]
         return self.embeddings or ([self.embedding] if self.embedding else [])
 
     def counts(self) -> Usage:
@@ -99,6 +101,13 @@ class _Reply(msgspec.Struct):
 _REPLY = msgspec.json.Decoder(_Reply)
 
 
+def _numbers(vector: list[float] | str) -> list[float]:
+    """Return a vector as numbers; one in base64, for which no engine is asked in a caller's place, is not taken."""
+    if isinstance(vector, str):
+        raise BackendError(FailureKind.MALFORMED, "a vector in base64 where numbers were asked for")
+    return vector
+
+
 def _read(body: bytes) -> _Reply:
     try:
         reply = _REPLY.decode(body)
@@ -106,8 +115,8 @@ def _read(body: bytes) -> _Reply:
         raise BackendError(FailureKind.MALFORMED, f"a reply that has no embeddings: {error}") from error
     if reply.data is None and reply.embeddings is None and reply.embedding is None:
         raise BackendError(FailureKind.MALFORMED, "a reply that has no embeddings")
-    vectors = reply.vectors()
-    if not vectors or not all(vectors):
+    written = [vector.embedding for vector in reply.data] if reply.data is not None else reply.vectors()
+    if not written or not all(written):
         raise BackendError(FailureKind.EMPTY, "a reply without a vector")
     return reply
 
