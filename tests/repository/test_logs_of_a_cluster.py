@@ -29,6 +29,7 @@ KNOWN: dict[str, Any] = {
         "groupVersion": "v1",
         "resources": [KIND, {**KIND, "name": "pods/log", "verbs": ["get"]}],
     },
+    "/api/v1/namespaces/kube-system": {"kind": "Namespace", "apiVersion": "v1", "metadata": {"uid": "of-a-test"}},
     "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "items": [{"metadata": {"name": "node-1"}}]},
 }
 

@@ -57,6 +57,7 @@ def run(folder: Path, hosts: dict[str, Any], tasks: list[dict[str, Any]], **vari
         (folder / "group_vars").symlink_to(ROOT / "group_vars")
     ledger(folder / "state").mkdir(parents=True, exist_ok=True)
     (ledger(folder / "state") / "r3.json").write_text(json.dumps(RELEASE))
+    (folder / "state" / ".athena-environment").touch()
     note = {
         "content": "{{ monitoring_problems | default([]) | to_json }}",
         "dest": str(folder / "problems"),
