@@ -45,10 +45,16 @@ def openai_whole(heard: Heard, text: str) -> bytes:
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 
+def _vectors(heard: Heard) -> list[list[float]]:
+    """Return a vector for each text, as engines do."""
+    texts = heard.json.get("input", "")
+    return [[0.5, -0.25]] * max(len(texts) if isinstance(texts, list) else 1, 1)
+
+
 async def openai_engine(heard: Heard) -> None:
     """Serve like vLLM."""
     if heard.path == "/v1/embeddings":
-        data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
+        data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(_vectors(heard))]
         await heard.answer(json.dumps({"object": "list", "data": data, "model": "x", "usage": USAGE}).encode())
         return
     if not heard.json.get("stream"):
@@ -112,7 +118,7 @@ async def ollama_engine(heard: Heard) -> None:
     if heard.path == "/api/tags":
         await heard.answer(json.dumps(OLLAMA_TAGS).encode())
     elif heard.path == "/api/embed":
-        await heard.answer(b'{"model": "x", "embeddings": [[0.5, -0.25]], "prompt_eval_count": 7}')
+        await heard.answer(json.dumps({"model": "x", "embeddings": _vectors(heard), "prompt_eval_count": 7}).encode())
     elif heard.path == "/api/embeddings":
         await heard.answer(b'{"embedding": [0.5, -0.25]}')
     elif heard.path not in {"/api/chat", "/api/generate"}:
