@@ -7,16 +7,7 @@ from athena.agent.engine import Engine
 from athena.agent.host.figures import ProcessFigures
 from athena.agent.judging import Outcome, Result, State
 from athena.agent.restarting import Attempts
-
-
-class Clock:
-    """A clock that stands still unless it is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -6,17 +6,10 @@ import redis
 
 from athena.orchestrator.conversations import Conversations, MemoryConversations, RedisConversations, Turn
 from athena.orchestrator.intents import ConversationLimits
+from tests.support.clock import Clock
 from tests.support.redis_server import RedisServer
 
 LIMITS = ConversationLimits(turns=3, ttl_seconds=60, in_memory=5)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

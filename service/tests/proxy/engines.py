@@ -132,3 +132,19 @@ async def ollama_engine(heard: Heard) -> None:
         await heard.end()
     else:
         await heard.answer(ollama_line(heard, "".join(REPLY), **OLLAMA_END))
+
+
+async def hangs(heard: Heard) -> None:
+    """Answer nothing."""
+    await heard.wait_until_left()
+
+
+async def hangs_in_its_stream(heard: Heard) -> None:
+    """Give one token, and nothing after it."""
+    if heard.path.startswith("/api/"):
+        await heard.start("application/x-ndjson")
+        await heard.chunk(ollama_line(heard, "one"))
+    else:
+        await heard.start("text/event-stream")
+        await heard.chunk(sse(openai_chunk(heard, "one")))
+    await heard.wait_until_left()

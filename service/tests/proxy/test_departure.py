@@ -16,7 +16,7 @@ from athena.proxy.server.limits import Limits
 from athena.router.upstream_reply import UpstreamReply
 from athena.settings import ProxySettings
 from tests.proxy.conftest import TOKEN, Run, closed_port, wait_for_configuration
-from tests.proxy.engines import ollama_line, openai_chunk, sse
+from tests.proxy.engines import hangs, hangs_in_its_stream
 from tests.proxy.plain import Line, post, until
 from tests.proxy.standin import Handler, Heard, Registry, backend
 from tests.support.prompt_server import Serving, serving_prompts
@@ -26,22 +26,8 @@ ASKED = {"model": "m", "messages": [{"role": "user", "content": "Good morning"}]
 WAYS = tuple(product(("/v1/chat/completions", "/api/chat"), (False, True)))
 
 
-async def hangs(heard: Heard) -> None:
-    await heard.wait_until_left()
-
-
 async def hangs_after_its_head(heard: Heard) -> None:
     await heard.start("application/x-ndjson" if heard.path.startswith("/api/") else "text/event-stream")
-    await heard.wait_until_left()
-
-
-async def hangs_after_its_first_token(heard: Heard) -> None:
-    if heard.path.startswith("/api/"):
-        await heard.start("application/x-ndjson")
-        await heard.chunk(ollama_line(heard, "one "))
-    else:
-        await heard.start("text/event-stream")
-        await heard.chunk(sse(openai_chunk(heard, "one ")))
     await heard.wait_until_left()
 
 
@@ -68,7 +54,7 @@ class Turns:
 
 
 @pytest.mark.parametrize("engine", ["openai", "mlx", "ollama"])
-@pytest.mark.parametrize("behaviour", [hangs, hangs_after_its_head, hangs_after_its_first_token])
+@pytest.mark.parametrize("behaviour", [hangs, hangs_after_its_head, hangs_in_its_stream])
 def test_its_engine_is_told_before_anything_else_is_done(
     stack: ExitStack, stand_in: Run, engine: str, behaviour: Handler
 ) -> None:
@@ -84,17 +70,22 @@ def test_its_engine_is_told_before_anything_else_is_done(
     wait_for_configuration(serving.url)
     doors = asyncio.run_coroutine_threadsafe(application._dispatcher.doors("m"), serving.loop).result(10)
     flights = doors[0].gate.flights
-    for number, (path, stream) in enumerate(WAYS, 1):
+
+    def leave(path: str, *, stream: bool) -> None:
+        asked = len(stood.heard) + 1
         with Line(serving.port, post(path, json.dumps({**ASKED, "stream": stream}).encode())):
-            until(lambda: len(stood.heard) == number)  # noqa: B023 - it is waited for right here
+            until(lambda: len(stood.heard) == asked)
             (flight,) = flights
-            until(lambda: behaviour is hangs or flight.upstream.headed)  # noqa: B023 - here as well
-            if stream and behaviour is hangs_after_its_first_token:
-                until(lambda: not flight.waits_for_first_token)  # noqa: B023 - and here
+            until(lambda: behaviour is hangs or flight.upstream.headed)
+            if stream and behaviour is hangs_in_its_stream:
+                until(lambda: not flight.waits_for_first_token)
             turns = Turns(serving, flight.upstream)
-            until(lambda: turns.counts)  # noqa: B023 - and here
-        until(lambda: turns.between is not None)  # noqa: B023 - and here
+            until(lambda: turns.counts)
+        until(lambda: turns.between is not None)
         assert turns.between is not None
         assert turns.between <= MOST_TURNS
         until(lambda: stood.heard[-1].left_at is not None)
         assert not flights
+
+    for path, stream in WAYS:
+        leave(path, stream=stream)

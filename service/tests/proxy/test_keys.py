@@ -22,6 +22,7 @@ from tests.proxy.conftest import TOKEN, Run, wait_for_configuration
 from tests.proxy.engines import ollama_engine
 from tests.proxy.plain import Line
 from tests.proxy.standin import Registry
+from tests.support.clock import Clock
 from tests.support.prompt_server import serving_prompts
 
 ALICE, ALICES_LINE = new_key("alice")
@@ -31,17 +32,6 @@ BOB, BOBS_LINE = new_key("bob@example.org")
 def keyless(_: object) -> str:
     """Name no parameter by its value: the keys are new in each process, and all must know a test by the same name."""
     return "case"
-
-
-class Clock:
-    """Time as the test tells it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture
@@ -134,7 +124,7 @@ def test_whoever_guesses_fills_no_memory_nor_does_a_caller_who_varies_the_header
 
 
 def test_a_changed_file_holds_within_a_second(file: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     keys = Keys(file, clock=clock)
     carol, carols_line = new_key("carol")
     assert keys.caller(bearer(ALICE), None) == "alice"
@@ -147,7 +137,7 @@ def test_a_changed_file_holds_within_a_second(file: Path) -> None:
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_noticed(file: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     keys = Keys(file, clock=clock)
     old = file.stat()
     carol, carols_line = new_key("carol")
@@ -161,7 +151,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_noticed(fil
 
 
 def test_the_file_is_looked_at_once_a_second_at_most(file: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     keys = Keys(file, clock=clock)
     file.write_text(BOBS_LINE)
     clock.now += keys_module.CHECK_SECONDS * 0.9
@@ -182,7 +172,7 @@ def spoil(file: Path) -> None:
 def test_a_new_file_that_does_not_hold_leaves_the_keys_from_before_and_is_logged_once(
     file: Path, harm: Callable[[Path], None], complaint: str
 ) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     keys = Keys(file, clock=clock)
     harm(file)
     with capture_logs() as logs:

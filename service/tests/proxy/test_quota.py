@@ -28,6 +28,7 @@ from tests.proxy.engines import ollama_engine, openai_engine
 from tests.proxy.standin import Heard
 from tests.proxy.test_registry_keys import CHAT, Asking, settings_for, within
 from tests.support.admin import AdminApi
+from tests.support.clock import Clock
 from tests.support.processes import serving
 from tests.support.prompt_server import serving_prompts
 from tests.support.redis_server import RedisServer
@@ -36,17 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWa
 GENERATE = {"model": "m-ollama", "prompt": "Once", "stream": False}
 EMBED = {"model": "m-ollama", "input": "Once"}
 TOKENS_OF_A_REPLY = 12  # as the stand-in counts: 7 of the prompt, 5 written
-
-
-class Clock:
-    """Time as the test tells it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 def key(number: int = 7, *, requests: int | None = None, tokens: int | None = None) -> ApiKey:

@@ -13,6 +13,7 @@ import pytest
 
 from athena.ending import Ending
 from tests.proxy.plain import Line, Plain, get, plain_server, post, until
+from tests.proxy.engines import hangs
 from tests.proxy.standin import Heard, StandIn
 from tests.support.processes import Server
 from tests.support.prompt_server import Serving
@@ -98,10 +99,6 @@ def test_what_takes_too_long_is_broken_off_though_its_caller_does_not_read(serve
     assert not serving.server.connections
 
 
-async def _hangs(heard: Heard) -> None:
-    await heard.wait_until_left()
-
-
 @contextmanager
 def _proxy(log: Path, ollama_url: str, *arguments: str) -> Iterator[Server]:
     variables = {"ADMIN_API_URL": "http://127.0.0.1:9", "OLLAMA_URL": ollama_url}
@@ -121,7 +118,7 @@ def _prompt(server: Server) -> Line:
 def test_the_process_tells_callers_that_outstay_its_grace_and_a_second_interrupt_ends_it_at_once(
     tmp_path: Path,
 ) -> None:
-    with StandIn(_hangs) as engine:
+    with StandIn(hangs) as engine:
         with _proxy(tmp_path / "first", engine.url, "--grace", "0") as server, _prompt(server) as line:
             until(lambda: engine.heard)
             server.process.send_signal(signal.SIGTERM)

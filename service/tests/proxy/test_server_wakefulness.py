@@ -7,16 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athena.proxy.server.wakefulness import FIRST_SECONDS, LONGEST_SECONDS, Wakefulness, span
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 async def turns(clock: Clock, wakefulness: Wakefulness, *, seconds: float) -> int:

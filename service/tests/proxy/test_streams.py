@@ -18,6 +18,8 @@ from tests.proxy.conftest import Run, StartProxy
 from tests.proxy.engines import (
     OLLAMA_END,
     USAGE,
+    hangs,
+    hangs_in_its_stream,
     ollama_engine,
     ollama_line,
     openai_chunk,
@@ -133,23 +135,9 @@ def test_a_failure_before_the_first_token_moves_to_the_next_backend(stand_in: Ru
     assert reply.text.endswith("data: [DONE]\n\n")
 
 
-async def _hangs(heard: Heard) -> None:
-    await heard.wait_until_left()
-
-
-async def _hangs_in_its_stream(heard: Heard) -> None:
-    if heard.path.startswith("/api/"):
-        await heard.start("application/x-ndjson")
-        await heard.chunk(ollama_line(heard, "one"))
-    else:
-        await heard.start("text/event-stream")
-        await heard.chunk(sse(openai_chunk(heard, "one")))
-    await heard.wait_until_left()
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("engine", ["openai", "ollama"])
-@pytest.mark.parametrize("behaviour", [_hangs, _hangs_in_its_stream])
+@pytest.mark.parametrize("behaviour", [hangs, hangs_in_its_stream])
 async def test_every_caller_that_leaves_is_felt_by_the_engine(
     stand_in: Run, proxy_for: StartProxy, engine: str, stream: bool, behaviour: Handler
 ) -> None:
@@ -330,9 +318,9 @@ async def test_the_connection_of_an_engine_that_ends_the_body_a_moment_later_is_
     upstream = stand_in(ends_a_moment_later)
     url = proxy_for(backend("m", engine, upstream.url))
     async with httpx.AsyncClient(base_url=url) as client:
-        for number in range(1, 6):
+        for _ in range(5):
             await client.post(path, json={"model": "m", "messages": MESSAGES, "stream": True})
-            await _until(lambda: ended == number)  # noqa: B023 - it is waited for right here
+            await _until(lambda: ended == len(upstream.heard))
     # A request that comes in one breath with the end of the body before it may have a second connection.
     assert len({heard.writer for heard in upstream.heard}) <= 2
 

@@ -14,25 +14,15 @@ from athena.router.gate import Alarm, Gate
 from athena.router.shared_gate import SharedGate
 from athena.router.ticket import Ticket
 from athena.router.types import BackendType
+from tests.support.clock import Clock
 
 WITHIN = 30.0
-
-
-class Clock:
-    """A clock that stands still until it is turned."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
     """A clock."""
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture(params=[1, 2], ids=["alone", "of-two-workers"])

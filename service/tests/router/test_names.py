@@ -116,8 +116,8 @@ async def taken(address: str) -> str:
 
 
 async def taken_by_the_new(address: str) -> str:
-    """Connect to 10.0.0.2 alone."""
-    if address != "10.0.0.2":
+    """Connect to 192.0.2.2 alone."""
+    if address != "192.0.2.2":
         raise ConnectionRefusedError(address)
     return address
 
@@ -141,9 +141,9 @@ async def test_addresses_are_looked_up_anew_after_a_while(
 async def test_a_host_that_has_moved_is_reached_where_it_is_now(directory: Directory) -> None:
     known = Names(directory.look_up)
     await known.reach("studio.local", taken)
-    directory.addresses = ("10.0.0.2",)
-    assert await known.reach("studio.local", taken_by_the_new) == "10.0.0.2"
-    assert await known.reach("studio.local", taken_by_the_new) == "10.0.0.2"
+    directory.addresses = ("192.0.2.2",)
+    assert await known.reach("studio.local", taken_by_the_new) == "192.0.2.2"
+    assert await known.reach("studio.local", taken_by_the_new) == "192.0.2.2"
     assert directory.asked["studio.local"] == 2
 
 
@@ -166,14 +166,14 @@ async def test_an_address_that_refuses_is_looked_up_anew_by_the_next(directory: 
 
 async def test_the_addresses_of_a_host_are_tried_in_turn(directory: Directory) -> None:
     known = Names(directory.look_up)
-    directory.addresses = ("10.0.0.1", "10.0.0.2")
-    assert await known.reach("studio.local", taken_by_the_new) == "10.0.0.2"
+    directory.addresses = ("192.0.2.1", "192.0.2.2")
+    assert await known.reach("studio.local", taken_by_the_new) == "192.0.2.2"
 
 
 async def test_where_no_address_takes_the_connection_the_first_says_why(directory: Directory) -> None:
     known = Names(directory.look_up)
-    directory.addresses = ("10.0.0.3", "10.0.0.4")
-    with pytest.raises(ConnectionRefusedError, match=r"10\.0\.0\.3"):
+    directory.addresses = ("192.0.2.3", "192.0.2.4")
+    with pytest.raises(ConnectionRefusedError, match=r"192\.0\.2\.3"):
         await known.reach("studio.local", taken_by_the_new)
 
 

@@ -11,25 +11,15 @@ from athena.router.gate import Alarm
 from athena.router.shared_gate import SharedGate
 from athena.router.ticket import Ticket
 from athena.router.types import BackendType
+from tests.support.clock import Clock
 
 LIMIT = 256  # slots of an OpenAI-compatible backend whose row says nothing
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands still."""
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
