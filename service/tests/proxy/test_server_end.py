@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from athena.ending import Ending
-from tests.proxy.plain import Line, Plain, get, plain_server, post, until
 from tests.proxy.engines import hangs
-from tests.proxy.standin import Heard, StandIn
+from tests.proxy.plain import Line, Plain, get, plain_server, post, until
+from tests.proxy.standin import StandIn
 from tests.support.processes import Server
 from tests.support.prompt_server import Serving
 

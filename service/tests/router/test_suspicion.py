@@ -15,7 +15,7 @@ from athena.router.types import Backend, BackendType, Target
 from athena.router.upstream import UpstreamClient
 from athena.router.watch import Watch
 from tests.router.standin import until
-from tests.router.test_gate import Clock
+from tests.support.clock import Clock
 
 ENGINE = "http://engine.example.internal"
 PERIODS = Periods(tick=0.005)
@@ -64,7 +64,7 @@ def board() -> Iterator[Board]:
 
 
 async def test_a_suspicion_while_the_engine_is_being_asked_puts_the_next_question_off_no_further(board: Board) -> None:
-    worker = Worker(board, 0, Clock())
+    worker = Worker(board, 0, Clock(100.0))
     async with worker.watch:
         await worker.suspect(worker.gate)
         begun = worker.clock.now
@@ -76,7 +76,7 @@ async def test_a_suspicion_while_the_engine_is_being_asked_puts_the_next_questio
 
 
 async def test_a_worker_that_ends_before_it_is_answered_takes_no_other_workers_doubt_back(board: Board) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     first, second = (Worker(board, number, clock) for number in range(2))
     async with second.watch:
         async with first.watch:
@@ -90,7 +90,7 @@ async def test_a_worker_that_ends_before_it_is_answered_takes_no_other_workers_d
 
 
 async def test_an_answer_to_one_worker_ends_the_doubt_of_all(board: Board) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     first, second = (Worker(board, number, clock) for number in range(2))
     async with first.watch, second.watch:
         await first.suspect(first.gate)

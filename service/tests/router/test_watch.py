@@ -11,8 +11,8 @@ from athena.router.gate import Alarm, Flight, Gate
 from athena.router.periods import Pace, Periods
 from athena.router.upstream_reply import UpstreamReply
 from athena.router.watch import Sight, look_at, move_elsewhere
-from tests.router.test_gate import Clock
 from tests.router.test_gate import gate as gate_with
+from tests.support.clock import Clock
 
 COMMENT = b": keepalive 1/2\n\n"
 
@@ -72,7 +72,7 @@ class Looked:
     """A backend that is looked at ten times a second, on a clock that the test turns."""
 
     def __init__(self, board: Board) -> None:
-        self.clock = Clock()
+        self.clock = Clock(100.0)
         self.periods = Periods()
         self.gate = gate_with(board, self.clock, limit=100)
 
